@@ -136,6 +136,23 @@ class ServiceName(click.ParamType):  # type: ignore[type-arg]  # generic from 8.
         return value
 
 
+class LanesOfProcess(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
+    """A process with several lanes of the application: a name of its own, and which they are."""
+
+    name = "NAME=LANE,LANE"
+
+    def convert(
+        self, value: str | tuple[str, tuple[str, ...]], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[str, ...]]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, lanes = value.partition("=")
+        if not equals:
+            self.fail(f"{_shortened(value)} is no name with lanes, such as main=seats,orders.", param, ctx)
+        named = dict.fromkeys(LANE.convert(lane, param, ctx) for lane in lanes.split(","))
+        return SERVICE_NAME.convert(name, param, ctx), tuple(named)
+
+
 LANE = Named("lane", lambda: registry().names)
 _SERVICE = Named("service", lambda: list(dict.fromkeys(map(service_of, registry().names))))
 CALLING_SERVICE = Named("service", lambda: [service.lane for service in registry().calling])
@@ -150,6 +167,7 @@ def _use(_ctx: click.Context, _param: click.Parameter, app: str | None) -> None:
 _VERSION = Whole(1)
 ANNOUNCED = Announced()
 SERVICE_NAME = ServiceName()
+LANES_OF_PROCESS = LanesOfProcess()
 TEXT = Text()
 FOLDER = Folder()
 APP = click.option(

@@ -13,7 +13,7 @@ from coordinator.accounts.broker_script import lines_of
 from coordinator.accounts.management import BrokerAdminSettings, open_management
 from coordinator.accounts.passwords import ENVIRONMENT, KeptPasswords, NamedPasswords, Passwords
 from coordinator.accounts.redis_script import print_accounts, print_lines
-from coordinator.arguments import FOLDER, SERVICE_NAME
+from coordinator.arguments import FOLDER, LANES_OF_PROCESS, SERVICE_NAME
 from coordinator.exemplified import Exemplified
 from coordinator.operate.output import EXIT_REFUSED, print_json, refusing
 from coordinator.registry import registry
@@ -51,6 +51,13 @@ def _passwords(value: str) -> Passwords:
     "--gateway", "gateways", multiple=True, type=SERVICE_NAME, help="Another gateway, or program: gateway.NAME."
 )
 @click.option(
+    "--lanes",
+    "together",
+    multiple=True,
+    type=LANES_OF_PROCESS,
+    help="Another account, NAME_lanes, for a process that runs these lanes (`coordinator run LANE LANE`).",
+)
+@click.option(
     "--json",
     "as_json",
     is_flag=True,
@@ -60,7 +67,13 @@ def _passwords(value: str) -> Passwords:
 @click.option("--apply", "is_apply", is_flag=True, help="Make the server's accounts so.")
 @refusing
 def broker_accounts_command(
-    passwords: Passwords | None, gateways: Sequence[str], *, as_json: bool, is_check: bool, is_apply: bool
+    passwords: Passwords | None,
+    gateways: Sequence[str],
+    together: Sequence[tuple[str, Sequence[str]]],
+    *,
+    as_json: bool,
+    is_check: bool,
+    is_apply: bool,
 ) -> None:
     """Print what an administrator of the broker runs: an account for each process, with the least rights.
 
@@ -73,7 +86,9 @@ def broker_accounts_command(
         raise click.UsageError("--json, --check and --apply are three different things: name one.")
     if as_json and passwords is None:
         raise click.UsageError("--json needs --passwords: it has their hashes.")
-    names, broker = broker_names(registry(), gateways), load(BrokerSettings)
+    if len(dict(together)) < len(together):
+        raise click.UsageError("--lanes names one process twice: say all of its lanes at once.")
+    names, broker = broker_names(registry(), gateways, dict(together)), load(BrokerSettings)
     how: _How = "apply" if is_apply else "check" if is_check else "json" if as_json else "script"
     serve = _serve_rabbitmq if broker.is_rabbitmq else _serve_redis
     made = serve(names, broker.url, passwords, how)

@@ -8,6 +8,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from coordinator.transports.rabbitmq.rights import lanes_account
+from tests.support.accounts import as_account
 from tests.support.system import System, wait_until, write_all
 
 
@@ -26,7 +28,10 @@ def test_a_lane_that_cannot_run_leaves_the_others_of_its_process_running(system:
     names = ("USERS_DATABASE_URL", "ITEMS_DATABASE_URL", "REDIS_URL")
     settings = {name: system.environment[name] for name in names}
     # Its database has no tables, and nobody but its owner can log in.
-    settings |= {"PAYMENTS_DATABASE_URL": system.owner("payments"), "AMQP_URL": system.administrators["AMQP_URL"]}
+    settings |= {
+        "PAYMENTS_DATABASE_URL": system.owner("payments"),
+        "AMQP_URL": as_account(system.environment["AMQP_URL"], lanes_account("all")),
+    }
     process, url = system.launch_coordinator("users items payments", settings)
 
     def ended() -> bool:

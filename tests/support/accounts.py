@@ -34,6 +34,10 @@ APPLICATIONS = ("fastapi_shop", "flask_shop")
 """Programs of the examples, which issue commands as gateways do."""
 
 
+TOGETHER = {"all": ("users", "items", "payments")}
+"""Processes with several lanes."""
+
+
 def accounts_of_tests() -> tuple[BrokerAccount, ...]:
     """Those of the reference system, and of the other applications."""
     return broker_accounts(names_of_tests())
@@ -47,6 +51,7 @@ def names_of_tests() -> BrokerNames:
         calling=(*known.calling, *OTHERS_THAT_CALL),
         gateways=(*known.gateways, *OTHER_LANES, "halls", *APPLICATIONS),
         system_gateways=known.system_gateways,
+        together=TOGETHER,
     )
 
 

@@ -1,10 +1,16 @@
 """What an account of RabbitMQ lacks is named, and how to come by it."""
 
+import re
+
 import pika
 import pytest
+from click.testing import CliRunner
 from pika.exceptions import ChannelClosedByBroker
 
+from coordinator.cli import cli
+from coordinator.transports.rabbitmq.definitions import rights_of
 from coordinator.transports.rabbitmq.errors import refused
+from coordinator.transports.rabbitmq.rights import BrokerNames, broker_accounts, lane_account, lanes_account
 
 
 @pytest.mark.parametrize(("queue", "is_of_outcomes"), [("replies.writes.7f", True), ("writes.seats", False)])
@@ -17,3 +23,43 @@ def test_who_may_not_have_a_queue_of_outcomes_is_told_of_the_name_that_his_accou
     assert "rabbitmqctl set_permissions gives it" in said
     assert ('name="gateway.SERVICE"' in said) is is_of_outcomes
     assert ("`coordinator broker-accounts --gateway NAME`" in said) is is_of_outcomes
+
+
+def test_a_process_with_several_lanes_may_what_each_of_them_may_and_no_more() -> None:
+    names = BrokerNames(
+        lanes=["seats-acme", "seats-bolt", "letters"],
+        calling=["letters"],
+        together={"main": ("seats-acme", "letters")},
+    )
+    accounts = {account.name: rights_of(account) for account in broker_accounts(names)}
+    own = accounts[lanes_account("main")]
+    queues = [f"{lane}{kind}" for lane in names.lanes for kind in ("", ".dead", ".mark")]
+    tried = [*(f"writes.{queue}" for queue in queues), "effects.letters", "effects.letters.dead", "effects.letters.x"]
+    tried += ["writes", "writes.system", "writes.dead", "amq.default", "replies.gateway.letters.7f", "xwrites.letters"]
+    for kind, pattern in own.items():
+        alone = [accounts[lane_account(lane)][kind] for lane in names.together["main"]]
+        for name in tried:
+            is_one_s = any(re.search(each, name) is not None for each in alone)
+            assert (re.search(pattern, name) is not None) is is_one_s, (kind, name)
+    assert re.search(own["configure"], "writes.seats-bolt") is None
+
+
+def test_the_account_of_several_lanes_is_printed_beside_the_others() -> None:
+    ran = CliRunner().invoke(cli, ["broker-accounts", "--lanes", "main=users,items"])
+    assert ran.exit_code == 0, ran.output
+    assert "# `coordinator run users items`: what each of these lanes may\nrabbitmqctl add_user main_lanes " in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["main"], "is no name with lanes"),
+        (["main=users,hats"], "'hats' is not one of"),
+        (["Main=users"], "is not lower-case letters"),
+        (["main=users", "main=items"], "names one process twice"),
+    ],
+)
+def test_lanes_of_a_process_that_are_none_are_refused(given: list[str], words: str) -> None:
+    ran = CliRunner().invoke(cli, ["broker-accounts", *(f"--lanes={each}" for each in given)])
+    assert ran.exit_code == 2
+    assert words in ran.stderr

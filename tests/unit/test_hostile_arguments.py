@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from click.types import FuncParamType
 
-from coordinator.arguments import Announced, Named, Seconds, ServiceName, Text, Whole
+from coordinator.arguments import Announced, LanesOfProcess, Named, Seconds, ServiceName, Text, Whole
 from coordinator.cli import EXIT_CONFIGURATION, cli
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import registry
@@ -201,6 +201,7 @@ def assert_harmless(said: str) -> None:
 def test_every_argument_has_limits(path: Words, command: click.Command, tried: click.Parameter) -> None:
     """Plain texts and numbers have none: a new argument takes a type of `coordinator.arguments`, or reads itself."""
     is_limited = isinstance(
-        tried.type, (Text, Whole, Seconds, Named, Announced, ServiceName, click.Choice, click.Path, FuncParamType)
+        tried.type,
+        (Text, Whole, Seconds, Named, Announced, LanesOfProcess, ServiceName, click.Choice, click.Path, FuncParamType),
     )
     assert is_limited or tried.name in AS_GIVEN

@@ -5,7 +5,13 @@ from collections.abc import Iterable
 
 import pytest
 
-from coordinator.transports.rabbitmq.rights import BrokerNames, effects_account, gateway_account, lane_account
+from coordinator.transports.rabbitmq.rights import (
+    BrokerNames,
+    effects_account,
+    gateway_account,
+    lane_account,
+    lanes_account,
+)
 from coordinator.transports.redis import scripts
 from coordinator.transports.redis.effects import scripts as effect_scripts
 from coordinator.transports.redis.rights import redis_accounts, rules_of
@@ -41,3 +47,9 @@ def called_by(texts: Iterable[scripts.Script]) -> set[str]:
 def test_an_account_may_call_what_its_scripts_call(account: str, run: tuple[scripts.Script, ...]) -> None:
     allowed = {rule[1:] for rule in rules_of(ACCOUNTS[account]) if rule.startswith("+")}
     assert called_by(run) <= allowed
+
+
+def test_a_process_with_several_lanes_may_what_each_of_them_may_and_no_more() -> None:
+    names = BrokerNames(lanes=["seats", "hats", "letters"], calling=["hats"], together={"main": ("seats", "hats")})
+    accounts = {each.name: set(rules_of(each)) for each in redis_accounts(names)}
+    assert accounts[lanes_account("main")] == accounts[lane_account("seats")] | accounts[lane_account("hats")]

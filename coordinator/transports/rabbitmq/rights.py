@@ -4,7 +4,7 @@ Whoever may write to `writes.system` speaks as the system, so hardly anybody may
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -49,6 +49,8 @@ class BrokerNames(Struct, frozen=True, kw_only=True):
     gateways: Sequence[str] = ()
     system_gateways: Collection[str] = ()
     """Those among them that say something as the system: events of a provider, which they have verified."""
+    together: Mapping[str, Sequence[str]] = {}
+    """Processes that run several of the lanes, by names of their own."""
 
     @property
     def gateway_accounts(self) -> tuple[str, ...]:
@@ -58,6 +60,10 @@ class BrokerNames(Struct, frozen=True, kw_only=True):
 
 def lane_account(lane: str) -> str:
     return f"{lane}_lane"
+
+
+def lanes_account(name: str) -> str:
+    return f"{name}_lanes"
 
 
 def gateway_account(gateway: str) -> str:
@@ -70,10 +76,12 @@ def effects_account(service: str) -> str:
 
 def broker_accounts(names: BrokerNames) -> tuple[BrokerAccount, ...]:
     """All accounts of a system. Each lane, gateway and service with effects has one of its own: with it nobody takes
-    the commands, effects or outcomes of another.
+    the commands, effects or outcomes of another. A process with several lanes has one with the rights of each.
     """
+    of_lanes = {lane: _of_lane(lane, has_effects=lane in names.calling) for lane in names.lanes}
     return (
-        *(_of_lane(lane, has_effects=lane in names.calling) for lane in names.lanes),
+        *of_lanes.values(),
+        *(_of_lanes(name, lanes, [of_lanes[lane].rights for lane in lanes]) for name, lanes in names.together.items()),
         *(_of_effects(service) for service in names.lanes if service in names.calling),
         *(_of_gateway(name, is_system=name in names.system_gateways) for name in names.gateways),
         BrokerAccount(
@@ -110,6 +118,18 @@ def _of_lane(lane: str, *, has_effects: bool) -> BrokerAccount:
     )
 
 
+def _of_lanes(name: str, lanes: Sequence[str], rights: Sequence[BrokerRights]) -> BrokerAccount:
+    return BrokerAccount(
+        name=lanes_account(name),
+        whose=f"`coordinator run {' '.join(lanes)}`: what each of these lanes may",
+        rights=BrokerRights(
+            configure=_any(each.configure for each in rights),
+            write=_any(each.write for each in rights),
+            read=_any(each.read for each in rights),
+        ),
+    )
+
+
 def _of_effects(service: str) -> BrokerAccount:
     queues = rf"{re.escape(EFFECTS_PREFIX + service)}(\..+)?"
     own = rf"^(writes(\.(system|dead))?|{queues})$"
@@ -133,6 +153,11 @@ def _of_gateway(gateway: str, *, is_system: bool) -> BrokerAccount:
             read=replies,
         ),
     )
+
+
+def _any(patterns: Iterable[str]) -> str:
+    """What one of them matches; each has its own `^` and `$`."""
+    return "|".join(patterns)
 
 
 def _exactly(name: str) -> str:

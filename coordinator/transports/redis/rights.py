@@ -16,6 +16,7 @@ from coordinator.transports.rabbitmq.rights import (
     effects_account,
     gateway_account,
     lane_account,
+    lanes_account,
 )
 from coordinator.transports.redis.keys import (
     REPLIES_PREFIX,
@@ -64,8 +65,10 @@ class RedisAccount(Struct, frozen=True, kw_only=True):
 
 def redis_accounts(names: BrokerNames) -> tuple[RedisAccount, ...]:
     """All accounts of a system."""
+    of_lanes = {lane: _of_lane(lane, has_effects=lane in names.calling) for lane in names.lanes}
     return (
-        *(_of_lane(lane, has_effects=lane in names.calling) for lane in names.lanes),
+        *of_lanes.values(),
+        *(_of_lanes(name, lanes, [of_lanes[lane] for lane in lanes]) for name, lanes in names.together.items()),
         *(_of_worker(service) for service in names.lanes if service in names.calling),
         *(_of_gateway(name, is_system=name in names.system_gateways) for name in names.gateways),
         RedisAccount(
@@ -99,6 +102,16 @@ def _of_lane(lane: str, *, has_effects: bool) -> RedisAccount:
         keys=tuple(f"~{key}" for key in (*own, *effects, _system("*"), counter_key("*"))),
         channels=(f"&{REPLIES_PREFIX}*",),
         commands=(*_ADDS, *_LANE),
+    )
+
+
+def _of_lanes(name: str, lanes: Sequence[str], accounts: Sequence[RedisAccount]) -> RedisAccount:
+    return RedisAccount(
+        name=lanes_account(name),
+        whose=f"`coordinator run {' '.join(lanes)}`: what each of these lanes may",
+        keys=tuple(dict.fromkeys(key for each in accounts for key in each.keys)),
+        channels=tuple(dict.fromkeys(channel for each in accounts for channel in each.channels)),
+        commands=tuple(dict.fromkeys(command for each in accounts for command in each.commands)),
     )
 
 
