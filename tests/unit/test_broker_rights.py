@@ -47,7 +47,9 @@ def test_a_process_with_several_lanes_may_what_each_of_them_may_and_no_more() ->
 def test_the_account_of_several_lanes_is_printed_beside_the_others() -> None:
     ran = CliRunner().invoke(cli, ["broker-accounts", "--lanes", "main=users,items"])
     assert ran.exit_code == 0, ran.output
-    assert "# `coordinator run users items`: what each of these lanes may\nrabbitmqctl add_user main_lanes " in ran.stdout
+    assert (
+        "# `coordinator run users items`: what each of these lanes may\nrabbitmqctl add_user main_lanes " in ran.stdout
+    )
 
 
 @pytest.mark.parametrize(
