@@ -194,9 +194,13 @@ class InProcessWrites:
             raise
 
     async def wait_connected(self, timeout_s: float) -> None:  # noqa: ARG002
-        """Return at once: its lanes run once it is started, or are lost for good."""
-        if not self.connected:
+        """Return at once: its lanes take commands once it is started, also while a database is away, or are lost for
+        good."""
+        if self._loop is None:
             raise BrokerUnavailable(self.unready_reason)
+        for lane in self._lanes.values():
+            if (reason := lane.untaken_reason) is not None:
+                raise BrokerUnavailable(reason)
 
     async def failed(self) -> NoReturn:
         """Raise the defect of an effect worker or of a retention. A lane that is lost ends no other (`connected`)."""

@@ -109,10 +109,14 @@ class LocalLane:
 
         One that an operator has paused takes them, and they get their outcomes later: so it is behind a broker, too.
         """
-        if self.lost_reason is not None or self._queue is None:
-            return self.lost_reason
-        kept = self._kept_reason
-        return self._queue.unready_reason if kept is None else f"lane {self.name} is suspended: {kept}"
+        if self.lost_reason is None and self._queue is not None and (kept := self._kept_reason) is not None:
+            return f"lane {self.name} is suspended: {kept}"
+        return self.untaken_reason
+
+    @property
+    def untaken_reason(self) -> str | None:
+        """The reason why it takes no commands, or they are not safe; None: it does, also while its database is away."""
+        return self.lost_reason if self.lost_reason is not None or self._queue is None else self._queue.unready_reason
 
     @property
     def problem(self) -> str | None:

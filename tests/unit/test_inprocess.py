@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.client.blocking import BlockingWrites
 from coordinator.client.writes import WriteOptions, execute
 from coordinator.lane.batch import settlement_of
 from coordinator.lane.committed import Committed
@@ -329,6 +330,14 @@ async def test_a_database_that_was_away_at_the_start_is_checked_once_it_is_there
         account = await execute(writes, OpenAccount(owner="b"), Account, WriteOptions())
         assert account.value.owner == "b"
         assert not writes.unready_reason
+
+
+def test_a_program_with_threads_opens_while_its_database_is_away(tmp_path: Path) -> None:
+    """Commands are taken, and wait for the database, as behind a broker."""
+    path = str(tmp_path / "ledger.db")
+    create_schema(path, LEDGER)
+    with BlockingWrites(lambda: InProcessWrites({LEDGER.name: Away(path, LEDGER)}, [LEDGER])) as writes:
+        assert writes.execute(OpenAccount(owner="a"), Account, WriteOptions(wait_s=WITHIN_S)).value.owner == "a"
 
 
 async def test_a_process_that_waits_for_its_database_stops(tmp_path: Path) -> None:
