@@ -44,7 +44,9 @@ class Committed(Struct):
             if not isinstance(rows[0], LANE_MODELS):
                 self.saved += rows
                 if isinstance(rows[0], SagaRow):
-                    self.reviews += [row for row in rows if isinstance(row, SagaRow) and row.status == NEEDS_REVIEW]
+                    self.reviews += [
+                        row for row in rows if isinstance(row, SagaRow) and _comes_to_review(row, changes.before(row))
+                    ]
             elif isinstance(rows[0], Timer):
                 self.timers += [row for row in rows if isinstance(row, Timer)]
         for rows in changes.deletes:
@@ -60,6 +62,12 @@ class Committed(Struct):
         refs = {ref_of(row) for rows in gone for row in rows if not isinstance(row, LANE_MODELS)}
         if refs:
             self.saved = [row for row in self.saved if ref_of(row) not in refs]
+
+
+def _comes_to_review(row: SagaRow, before: Row | None) -> bool:
+    """Whether a flow has ended so that a person has to look, and has not just got another value since."""
+    was_so = isinstance(before, SagaRow) and (before.status, before.ended_at) == (NEEDS_REVIEW, row.ended_at)
+    return row.status == NEEDS_REVIEW and not was_so
 
 
 def series_in(changes: Changes) -> dict[str, Series]:

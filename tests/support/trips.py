@@ -91,6 +91,18 @@ def open_trip(work: UnitOfWork, command: OpenTrip) -> Trip:
     return TRIP.begin(work, Trip(id=work.next_id("trips"), with_car=command.with_car))
 
 
+def note_trip(work: UnitOfWork, command: "NoteTrip") -> Trip:
+    trip = work.get(Trip, command.id)
+    if trip is None:
+        raise Rejected("trip_not_found", f"there is no trip {command.id}")
+    return work.save(msgspec.structs.replace(trip, flight=command.text))
+
+
+class NoteTrip(Command, type="trips.note"):
+    id: Id
+    text: str
+
+
 def welcome(work: UnitOfWork, command: "Welcome") -> Row:
     return work.add(Traveller(id=work.next_id("travellers")))
 
@@ -105,6 +117,7 @@ TRIPS = Service(
     handlers=(
         Handler(Welcome, welcome),
         Handler(OpenTrip, open_trip),
+        Handler(NoteTrip, note_trip),
         Handler(
             ContinueTrip,
             TRIP.go_on,

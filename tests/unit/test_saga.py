@@ -13,7 +13,7 @@ from coordinator.service.saga_timeline import SagaStep
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from tests.support.store_contract import NOW
 from tests.support.travel import NO, OK, Answer, Travel, id_of, refusing
-from tests.support.trips import TRIP, Book, ContinueTrip, OpenTrip, ResumeTrip, Traveller, Trip
+from tests.support.trips import TRIP, Book, ContinueTrip, NoteTrip, OpenTrip, ResumeTrip, Traveller, Trip
 
 
 def test_a_saga_whose_steps_are_applied_completes() -> None:
@@ -144,6 +144,18 @@ def stopped_on_the_way_back() -> Travel:
     assert travel.run(refusing("book hotel", "cancel car"), OpenTrip()).status == "needs_review"
     travel.asked.clear()
     return travel
+
+
+def test_a_flow_that_changes_while_a_person_looks_needs_no_other_review() -> None:
+    """Each review is an alert."""
+    travel = Travel()
+    trip = travel.run(refusing("book hotel", "cancel car"), OpenTrip())
+    travel.do(NoteTrip(id=trip.id, text="the customer has called"))
+    assert [flow.flight for flow in travel.rows(Trip)] == ["the customer has called"]
+    assert travel.reviews == [trip]
+    emitted, _ = travel.resume("again")
+    assert travel.go_on(emitted, refusing("cancel car")).status == "needs_review"
+    assert len(travel.reviews) == 2
 
 
 def test_a_step_that_is_asked_for_again_goes_on_from_there() -> None:
