@@ -27,4 +27,5 @@ class StandardError:
         except (OSError, ValueError):
             pass
 
-    log = debug = info = warning = error = critical = exception = msg
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg

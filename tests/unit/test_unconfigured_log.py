@@ -34,3 +34,11 @@ def test_log_lines_go_to_standard_error_where_the_program_says_nothing(
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.splitlines() == stdout
     assert all(word in run.stderr for word in stderr)
+
+
+def test_a_program_that_chooses_structlog_s_plain_loggers_has_all_of_their_methods() -> None:
+    chosen = "structlog.configure(wrapper_class=structlog.BoundLogger)\nstructlog.get_logger().{}('mine')"
+    names = ["msg", "log", "debug", "info", "warn", "warning", "fatal", "failure", "err", "error", "critical"]
+    script = LANE.format(before="", after="\n".join(chosen.format(name) for name in names))
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stderr.count("mine") == len(names)
