@@ -1,6 +1,7 @@
 """The supervisor's view of servers and programs, and its lines about them to the user."""
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -44,10 +45,11 @@ class Servers(Protocol):
     def migration_environment(self) -> dict[str, str]: ...
 
 
-def say(line: str) -> None:
-    """Print one line. If the terminal is gone, or its disk is full, the run goes on, and can stop in order."""
+def say(line: str, *, is_error: bool = False) -> None:
+    """Print one line, an error on standard error. If the terminal is gone, or its disk is full, the run goes on, and
+    can stop in order."""
     with contextlib.suppress(OSError, OutputLost):
-        print(line, flush=True)
+        print(line, file=sys.stderr if is_error else sys.stdout, flush=True)
 
 
 def report(what: str, seconds: float) -> None:

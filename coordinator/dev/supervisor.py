@@ -108,7 +108,7 @@ class Supervisor:
             return 1
         except ConfigurationError as error:
             # Before all that is said of the end.
-            say(str(error))
+            say(str(error), is_error=True)
             return 2
         finally:
             self._stop()

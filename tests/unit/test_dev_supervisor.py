@@ -99,8 +99,8 @@ class Run:
     def __init__(self, directory: Path, migration: str) -> None:
         self.directory = directory
         self.wish = directory.parent / "fail"
-        command = [sys.executable, "-c", DRIVER, str(directory), str(self.wish), migration]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.command = [sys.executable, "-c", DRIVER, str(directory), str(self.wish), migration]
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.said = ""
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read)
@@ -283,6 +283,8 @@ def test_why_it_cannot_start_is_said_before_that_it_stops(run: Callable[..., Run
     assert one.end() == 2
     assert 0 < one.said.index("there is no room for it") < one.said.index("stopping: giving up"), one.said
     assert one.said.count("there is no room for it") == 1
+    done = subprocess.run(one.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "there is no room for it\n")
 
 
 def test_a_signal_while_it_starts_stops_it(run: Callable[..., Run]) -> None:
