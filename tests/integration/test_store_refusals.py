@@ -243,6 +243,26 @@ class TestPostgresRefusals(_Refusals):
             ],
             ["DROP TRIGGER refuse ON accounts", "DROP FUNCTION refuse"],
         ),
+        # A start takes the column: its type has a default.
+        "a null elsewhere": (
+            [
+                "CREATE DOMAIN filled AS integer DEFAULT 1",
+                "ALTER TABLE accounts ADD COLUMN added filled NOT NULL",
+                "CREATE TABLE audit (line text NOT NULL)",
+                (
+                    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN "
+                    "IF NEW.owner = 'forbidden' THEN INSERT INTO audit VALUES (NULL); END IF; RETURN NEW; END $$"
+                ),
+                "CREATE TRIGGER refuse BEFORE INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION refuse()",
+            ],
+            [
+                "DROP TRIGGER refuse ON accounts",
+                "DROP FUNCTION refuse",
+                "DROP TABLE audit",
+                "ALTER TABLE accounts DROP COLUMN added",
+                "DROP DOMAIN filled",
+            ],
+        ),
         "a broken trigger": (
             [
                 (
@@ -400,6 +420,24 @@ class TestMysqlRefusals(_Refusals):
             )
             for number in (1020, 1054, 1114, 1205, 1213)
         },
+        "a null elsewhere": (
+            [
+                # The lane's own table, of which a start does not ask for more than its columns.
+                "ALTER TABLE command_log ADD COLUMN added INTEGER NOT NULL",
+                "CREATE TRIGGER filled BEFORE INSERT ON command_log FOR EACH ROW SET NEW.added = 1",
+                "CREATE TABLE audit (line VARCHAR(100) NOT NULL, other INTEGER)",
+                (
+                    "CREATE TRIGGER refuse BEFORE INSERT ON accounts FOR EACH ROW BEGIN IF NEW.owner = 'forbidden' "
+                    "THEN INSERT INTO audit (other) VALUES (1); END IF; END"
+                ),
+            ],
+            [
+                "DROP TRIGGER refuse",
+                "DROP TABLE audit",
+                "DROP TRIGGER filled",
+                "ALTER TABLE command_log DROP COLUMN added",
+            ],
+        ),
         "a column": (
             [
                 "CREATE TABLE audit (line VARCHAR(100))",

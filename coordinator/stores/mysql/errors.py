@@ -89,9 +89,11 @@ def depends_on_more(error: pymysql.MySQLError) -> bool:
     return number in _CONFLICTS or number in _OUTAGES or number in _SCHEMA
 
 
-def lacks_value(error: pymysql.MySQLError) -> bool:
-    """Whether a column got no value, and has no default."""
-    return _number(error) == _NO_VALUE
+def column_without_value(error: pymysql.MySQLError) -> str | None:
+    """The column that got no value, and has no default; None: the error is another one."""
+    # "Field 'owner' doesn't have a default value", in the server's language.
+    named = re.search("'(.+?)'", str(error.args[1])) if _number(error) == _NO_VALUE else None
+    return None if named is None else named[1]
 
 
 def is_signaled(state: str) -> bool:

@@ -31,11 +31,11 @@ KEYS_MAX: Final = 200
 STATEMENT_CHARACTERS_MAX: Final = 1_000_000
 """The most characters of rows in one statement. Servers take packets of 16 MiB and more by default."""
 UNFILLED: Final = (
-    "SELECT GROUP_CONCAT(column_name) FROM information_schema.columns WHERE table_schema = DATABASE() "
-    "AND table_name = %s AND is_nullable = 'NO' AND column_default IS NULL "
+    "SELECT 1 FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s "
+    "AND column_name = %s AND is_nullable = 'NO' AND column_default IS NULL "
     "AND extra NOT LIKE '%%auto_increment%%' AND extra NOT LIKE '%%GENERATED%%'"
 )
-"""Asks for the columns of a table that no insert may leave out."""
+"""Finds a column of a table that no insert may leave out."""
 _DIALECT: Final = mysql.dialect()
 
 _Writer = Callable[[Any], str]

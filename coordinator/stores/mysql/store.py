@@ -22,7 +22,7 @@ from coordinator.stores.mysql.account import USER
 from coordinator.stores.mysql.collations import check_texts
 from coordinator.stores.mysql.driver_arguments import connections_of
 from coordinator.stores.mysql.durability import STATUS, VARIABLES, losses, warnings
-from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, lacks_value, translated
+from coordinator.stores.mysql.errors import column_without_value, depends_on_more, is_of_schema, is_signaled, translated
 from coordinator.stores.mysql.lane_connection import LOCK_TIMEOUT, LOCK_TIMEOUT_S, open_lane_connection
 from coordinator.stores.mysql.lock_holders import waited_for
 from coordinator.stores.mysql.migration_lock import IS_MIGRATING, migration_lock
@@ -104,7 +104,7 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
     def meaning(self, error: Exception) -> StoreError | None:
         if not isinstance(error, pymysql.MySQLError):
             return None
-        return (self.unfilled() if lacks_value(error) else None) or translated(error, self.schema.names)
+        return self.unfilled(column_without_value(error)) or translated(error, self.schema.names)
 
     def first_row(self, statement: str, arguments: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         with self.connection().cursor() as cursor:

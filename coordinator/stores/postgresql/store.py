@@ -106,8 +106,8 @@ class PostgresStore(SqlStore[_Connection]):
     title = "PostgreSQL"
     reflecting_driver = "postgresql+psycopg"
     unfilled_statement = """
-        SELECT string_agg(attname::text, ',') FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(%s))
-        AND attnum > 0 AND NOT attisdropped AND attnotnull AND NOT atthasdef AND attidentity = ''
+        SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(%s)) AND attname = %s
+        AND NOT attisdropped AND attnotnull AND NOT atthasdef AND attidentity = ''
     """
 
     def __init__(self, address: Address, service: Service, *, needs_standby: bool = False) -> None:
@@ -137,7 +137,7 @@ class PostgresStore(SqlStore[_Connection]):
         refused = error.error if isinstance(error, StatementRefused) else error
         if not isinstance(refused, psycopg.Error):
             return None
-        if refused.sqlstate == NULL_REFUSED and (outage := self.unfilled()) is not None:
+        if refused.sqlstate == NULL_REFUSED and (outage := self.unfilled(refused.diag.column_name)) is not None:
             return outage
         meaning = translated(refused)
         if isinstance(meaning, NotAdmitted | StoreUnavailable) and (is_of_right(refused) or is_of_schema(refused)):

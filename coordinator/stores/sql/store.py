@@ -79,7 +79,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     """  # noqa: S608
 
     unfilled_statement: ClassVar[str]
-    """Asks for the columns of a table that no insert may leave out: their names in one text, with commas between."""
+    """Finds a column of a table, given both names, that no insert may leave out."""
 
     def __init__(self, service: Service) -> None:
         self.lane = service.lane
@@ -240,18 +240,19 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         """Whether a table or column of ours is really missing: a trigger may use others of the same names."""
         return any(self._missing(table) is not None for table in self.schema.used)
 
-    def unfilled(self) -> StoreUnavailable | None:
-        """After a NULL was refused: the outage, if a table has got a column that no row has and that has no default.
+    def unfilled(self, column: str | None) -> StoreUnavailable | None:
+        """After a NULL was refused in this column: the outage, if a table has got it, no row has it, and it has no
+        default. A trigger may be refused one elsewhere.
 
         No command is at fault then, and a start refuses such a table of the service's.
         """
+        others = [] if column is None else [table for table in self.all_tables() if column not in table.columns]
         try:
-            for table in self.all_tables():
-                (names,) = self.first_row(self.unfilled_statement, [table.name]) or (None,)
-                if added := sorted({*(names or "").split(",")} - {*table.columns, ""}):
+            for table in others:
+                if self.first_row(self.unfilled_statement, [table.name, column]) is not None:
                     return StoreUnavailable(
-                        f"{self.title}: {table.name} has the column {', '.join(added)}, which no row fills: give it a "
-                        "DEFAULT, or make it nullable"
+                        f"{self.title}: {table.name} has the column {column}, which no row fills: give it a DEFAULT, "
+                        "or make it nullable"
                     )
         except Exception:  # noqa: BLE001  # then the error's number has to do
             return None

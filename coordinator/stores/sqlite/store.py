@@ -67,7 +67,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
     title = "SQLite"
     reflecting_driver = "sqlite"
     unfilled_statement = (
-        'SELECT group_concat(name) FROM pragma_table_info(%s) WHERE "notnull" AND dflt_value IS NULL AND pk = 0'
+        'SELECT 1 FROM pragma_table_info(%s) WHERE name = %s AND "notnull" AND dflt_value IS NULL AND pk = 0'
     )
 
     def __init__(self, path: str, service: Service) -> None:
@@ -88,7 +88,8 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
         if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError):
             # A constraint, or a trigger's RAISE.
             is_null = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CONSTRAINT_NOTNULL
-            return (self.unfilled() if is_null else None) or BatchFault(text)
+            # "NOT NULL constraint failed: accounts.owner"
+            return (self.unfilled(text.rpartition(".")[2]) if is_null else None) or BatchFault(text)
         code = getattr(error, "sqlite_errorcode", None)
         if code is None:
             # The module's own: the connection is closed, or what a row holds cannot be bound.
