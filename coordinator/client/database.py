@@ -98,7 +98,7 @@ async def lane_is_here(database: Database, lane: str) -> bool:
 
     A row that was read before is then what the lane had, and no other database has a later one.
     """
-    lease = (await _leases(database)).get(lane)
+    lease = (await _leases(database, lane)).get(lane)
     return lease is not None and not lease.is_elsewhere
 
 
@@ -126,8 +126,8 @@ class _SeenLease(Struct, frozen=True):
         return self.move is not None and self.move.step in ("moved", "receiving")
 
 
-async def _leases(database: Database) -> dict[str, _SeenLease]:
-    """By lane."""
+async def _leases(database: Database, lane: str | None = None) -> dict[str, _SeenLease]:
+    """By lane; that of this one, at least."""
     async with reading():
         if isinstance(database, AsyncEngine):
             # All columns: a database that is not migrated yet tells of no move.
@@ -136,15 +136,20 @@ async def _leases(database: Database) -> dict[str, _SeenLease]:
                 rows = (await connection.execute(leases)).mappings().all()
             found: dict[str, Mapping[str, Any]] = {each["lane"]: each for each in rows}
         else:
-            found = await _latest_leases(database)
+            found = await _latest_leases(database, lane)
     return {lane: _SeenLease(int(each["epoch"]), decode_move(each.get("move"))) for lane, each in found.items()}
 
 
-async def _latest_leases(documents: Documents) -> dict[str, Mapping[str, Any]]:
+async def _latest_leases(documents: Documents, lane: str | None) -> dict[str, Mapping[str, Any]]:
     """Each by its own key: MongoDB proves of one document alone that no primary has a later one. Where there is none,
     the look for one shows that this is the primary."""
-    lanes = [each["_id"] async for each in documents[LEASE_TABLE].find({}, {"_id": 1}).limit(LANES_READ_MAX)]
     latest, columns = latest_of(documents[LEASE_TABLE]), {"epoch": 1, "move": 1}
+    if lane is not None:
+        lanes = [lane]
+    else:
+        # Whatever the address says: a secondary may not have a lease yet.
+        leases = documents[LEASE_TABLE].with_options(read_preference=latest.read_preference)
+        lanes = [each["_id"] async for each in leases.find({}, {"_id": 1}).limit(LANES_READ_MAX)]
     found = [await latest.find_one({"_id": lane}, columns) for lane in lanes or [""]]
     return {lease["_id"]: lease for lease in found if lease is not None}
 

@@ -132,12 +132,14 @@ async def test_a_read_of_another_lane_is_not_held_up_by_documents(items: LaneOfI
 
 
 class LinearizableReads(CommandListener):
-    """The filters of what is read so that no primary has a later one."""
+    """The filters of what is read so that no primary has a later one, and how many reads there are in all."""
 
     def __init__(self) -> None:
         self.filters: list[Any] = []
+        self.reads = 0
 
     def started(self, event: CommandStartedEvent) -> None:
+        self.reads += event.command_name == "find"
         if event.command.get("readConcern", {}).get("level") == "linearizable":
             self.filters.append(event.command["filter"])
 
@@ -157,6 +159,9 @@ async def test_where_a_lane_is_is_read_by_its_key(databases: FreshDatabases) -> 
     assert reads.filters == [{"_id": ""}], "which shows that the primary has none"
     migrate(SERVICE, DatabaseSettings(database_url=url))
     reads.filters.clear()
-    assert await lane_is_here(documents, "items")
+    assert not await check_lane_is_here(documents)
     assert reads.filters == [{"_id": "items"}]
+    reads.reads = 0
+    assert await lane_is_here(documents, "items")
+    assert reads.reads == 1, "the cache asks for each row that it does not have"
     await client.close()
