@@ -21,7 +21,7 @@ from coordinator.operate.output import CommandRefused
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, load
 from coordinator.service.commands import Command
-from coordinator.service.errors import CommandPending, ConfigurationError
+from coordinator.service.errors import CommandPending, ConfigurationError, OutcomeUnknown
 from coordinator.service.ids import system_command_id
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.outcome import Outcome
@@ -66,7 +66,8 @@ def give(
     on_answer: Callable[[OrderAnswer], None],
     before: Callable[[], None] = lambda: None,
 ) -> None:
-    """Give a lane orders, some at once, and pass on the result of each. Raises Unavailable after that.
+    """Give a lane orders, some at once, and pass on the result of each. Raises Unavailable after that: OutcomeUnknown
+    if any of them may be carried out.
 
     It waits `wait_s` for all their outcomes together. `before` is called once the broker has the lane's queue.
     """
@@ -83,9 +84,9 @@ def give(
                 for position, outcome in enumerate(outcomes, start):
                     if not isinstance(outcome, BaseException):
                         on_answer(OrderAnswer(position, outcome))
-                for outcome in outcomes:
-                    if isinstance(outcome, BaseException):
-                        raise outcome
+                errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+                for error in sorted(errors, key=lambda error: not isinstance(error, OutcomeUnknown)):
+                    raise error
 
     if orders:
         _require_queue(lane)

@@ -15,6 +15,7 @@ from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.open import lane_api_keys
 from coordinator.operate.output import (
     CommandRefused,
+    MayBeDone,
     Misused,
     json_option,
     print_fields,
@@ -27,6 +28,7 @@ from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.principal import Principal, defect_of_new
 from coordinator.service.rules import named_scopes
 from coordinator.service.text import printable
+from coordinator.stores.admin import ChangeUnknown
 from coordinator.stores.api_keys import CREATE_ACT, KEYS_MAX, SECRETS_MAX, ApiKeys, SecretTaken, TooManyKeys
 from coordinator.stores.clocks import clocks_apart
 from coordinator.stores.fingerprint_keys import new_fingerprint_key
@@ -103,7 +105,7 @@ def create_key(  # click gives each option by its name
         click.echo(f"key {made.id} of {printable(subject)}, for {where}; it is not shown again", err=True)
         click.echo(f"gateways know it within {_KNOWN_WITHIN}; until then they answer 401", err=True)
     if failed:
-        raise CommandRefused("; ".join((_why(failed), *_what_is_made(done, unsure, made.id))))
+        raise _ended("; ".join((_why(failed), *_what_is_made(done, unsure, made.id))), failed)
 
 
 def _warn_of_unnamed(lanes: Sequence[str], scopes: frozenset[str]) -> None:
@@ -180,16 +182,17 @@ def revoke_key(lanes: tuple[str, ...], key_id: str, reason: str | None, *, as_js
                 missing.append(lane)
             else:
                 revoked.append((lane, key))
-    if failed and not revoked and not missing:
+    if failed and not revoked and not missing and not _may_be_done(failed):
         raise _in_no_lane(failed, "the key counts on")
     _print_revoked(revoked, as_json=as_json)
     wrong = list[str]()
     if missing:
         wrong.append(f"{', '.join(missing)}: there is no key {key_id[:40]!a}: `coordinator keys list` shows them")
     if failed:
-        wrong.append(f"{_why(failed)}; the key counts on in {', '.join(failed)}: repeat this for {' '.join(failed)}")
+        counts = "may count on" if _may_be_done(failed) else "counts on"
+        wrong.append(f"{_why(failed)}; the key {counts} in {', '.join(failed)}: repeat this for {' '.join(failed)}")
     if wrong:
-        raise CommandRefused("; ".join(wrong))
+        raise _ended("; ".join(wrong), failed)
 
 
 def _print_revoked(revoked: Sequence[tuple[str, ApiKey]], *, as_json: bool) -> None:
@@ -348,6 +351,14 @@ def _in_no_lane(failed: Mapping[str, Exception], so: str) -> Exception:
     text = f"{_why(failed)}; {so}"
     is_wrong = all(isinstance(error, ConfigurationError) for error in failed.values())
     return ConfigurationError(text) if is_wrong else CommandRefused(text)
+
+
+def _may_be_done(failed: Mapping[str, Exception]) -> bool:
+    return any(isinstance(error, ChangeUnknown) for error in failed.values())
+
+
+def _ended(text: str, failed: Mapping[str, Exception]) -> CommandRefused:
+    return MayBeDone(text) if _may_be_done(failed) else CommandRefused(text)
 
 
 def _what_is_made(done: Sequence[str], unsure: Sequence[str], key_id: str) -> Iterator[str]:

@@ -1,15 +1,17 @@
 """What an operator is told where nobody has answered: that it may be done, and not that it is not (exit status 3)."""
 
+import json
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from typing import Any
 
 import pytest
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine.default import DefaultDialect
 
-from coordinator.operate import send
+from coordinator.lane.control import DiscardLetter
+from coordinator.operate import giving_orders, send
 from coordinator.service.errors import BrokerUnavailable, OutcomeUnknown
 from coordinator.stores.open import open_admin
 from tests.unit.test_operate_letters import World, world
@@ -88,3 +90,33 @@ def test_a_command_whose_confirm_is_lost_may_be_applied(
     monkeypatch.setattr(send, "issue", issue)
     ran = world.run("drain", "users", expect=status)
     assert "the confirm is lost" in ran.stderr
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_a_key_whose_commit_nobody_answers_may_be_made_or_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_lost: Callable[[bool], None], *, is_committed: bool
+) -> None:
+    made = world.run("keys", "create", "users", "--subject", "ada", "--json")
+    key_id = json.loads(made.stdout)["id"]
+    is_lost(is_committed)
+    ran = world.run("keys", "create", "users", "--subject", "bob", expect=NOT_KNOWN)
+    assert ran.stdout.startswith("wck_")
+    assert "in users the key may be made" in ran.stderr
+    ran = world.run("keys", "revoke", "users", "--id", key_id, expect=NOT_KNOWN)
+    monkeypatch.undo()
+    assert "the key may count on in users: repeat this for users" in ran.stderr
+
+
+def test_orders_of_which_one_may_be_carried_out_are_not_called_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many others were certainly not sent."""
+    errors: Iterator[Exception] = iter([BrokerUnavailable("away"), OutcomeUnknown("its confirm is lost")])
+
+    async def given(*_: object) -> None:
+        raise next(errors)
+
+    monkeypatch.setattr(giving_orders, "_require_queue", lambda _: None)
+    monkeypatch.setattr(giving_orders, "_writes", lambda *_: nullcontext())
+    monkeypatch.setattr(giving_orders, "_given", given)
+    orders = [DiscardLetter(letter=letter, by="me", reason="") for letter in (1, 2)]
+    with pytest.raises(OutcomeUnknown):
+        giving_orders.give("users", orders, 1.0, lambda _: None)
