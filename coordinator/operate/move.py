@@ -16,7 +16,15 @@ from coordinator.exemplified import Exemplified
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.move_copy import TableComparison
 from coordinator.operate.move_left import Keys, in_words
-from coordinator.operate.move_steps import STOPPED, MovedLane, MoveRefused, MoveSide, cancel_at, forget_notes
+from coordinator.operate.move_steps import (
+    STOPPED,
+    MovedLane,
+    MoveRefused,
+    MoveSide,
+    behind_the_switch,
+    cancel_at,
+    forget_notes,
+)
 from coordinator.operate.moving import Mover
 from coordinator.operate.output import (
     EXIT_REFUSED,
@@ -138,8 +146,10 @@ def _move(stack: ExitStack, asked: _MoveAsked, *, prepares: bool) -> None:
     found = mover.move_of_source()
     if found is not None and found.step == "moved":
         # An earlier run may have died before it could let the lane go on there.
-        mover.open_target(found)
-        _say_moved(asked, mover.finished(found))
+        with behind_the_switch(found):
+            mover.open_target(found)
+            done = mover.finished(found)
+        _say_moved(asked, done)
         return
     prepared = mover.prepare(asked.act("begin"))
     if not prepares:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from coordinator.service.errors import Unavailable
 from coordinator.service.ids import new_command_id
 from coordinator.service.service import Service
-from coordinator.stores.admin import LaneAdmin, LeaseState
+from coordinator.stores.admin import ChangeUnknown, LaneAdmin, LeaseState
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.moves import LaneMove
 from coordinator.stores.port import Fenced, Store, StoreError
@@ -68,6 +68,16 @@ def telling_its_end(tell: Callable[[str], object]) -> Iterator[None]:
         with suppress(MoveRefused, StoreError, Unavailable):
             tell(f"{STOPPED}: {phase}")
         raise
+
+
+@contextmanager
+def behind_the_switch(moved: LaneMove) -> Iterator[None]:
+    """What fails now takes nothing back. Raises ChangeUnknown in place of errors that say that nothing is done."""
+    try:
+        yield
+    except (StoreError, Unavailable) as error:
+        text = f"the lane has moved to {moved.other}, and may not go on there until this is run again: {error}"
+        raise ChangeUnknown(text) from error
 
 
 class MoveSide(Struct, frozen=True):

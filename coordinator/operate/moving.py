@@ -21,6 +21,7 @@ from coordinator.operate.move_steps import (
     MovedOn,
     MoveRefused,
     MoveSide,
+    behind_the_switch,
     cancel_at,
     check_above_its_loss,
     check_has_all_of,
@@ -149,8 +150,9 @@ class Mover:
             raise
         if not is_moved:
             raise MovedOn
-        self.open_target(moved, act)
-        return self._moved(lease.sequence, time.monotonic() - began_s)
+        with behind_the_switch(moved):
+            self.open_target(moved, act)
+            return self._moved(lease.sequence, time.monotonic() - began_s)
 
     def move_of_source(self) -> LaneMove | None:
         """The move of which the lane's database tells."""

@@ -16,7 +16,8 @@ from coordinator.operate.move_copy import TableComparison
 from coordinator.operate.move_left import Keys
 from coordinator.operate.move_steps import MoveRefused, MoveSide, cancel_at
 from coordinator.runtime.settings import DatabaseSettings
-from coordinator.stores.admin import LeaseState
+from coordinator.service.errors import DatabaseUnavailable
+from coordinator.stores.admin import ChangeUnknown, LeaseState
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.moves import LaneMove
 from coordinator.stores.port import Fenced, StoreUnavailable
@@ -241,6 +242,19 @@ class TestMoveOfFiles(MoveContract):
             early.switch(early.prepare())
         assert moving.work(1)
         assert moving.place == "here"
+
+    @pytest.mark.parametrize("error", [DatabaseUnavailable("away"), StoreUnavailable("away")])
+    def test_an_error_behind_the_switch_does_not_say_that_nothing_has_moved(
+        self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        moving.work(5)
+        mover = moving.mover()
+        monkeypatch.setattr(mover, "open_target", Mock(side_effect=error))
+        with pytest.raises(ChangeUnknown, match=r"has moved to .*until this is run again: away"):
+            mover.switch(mover.prepare())
+        moving.move()
+        assert moving.work(1)
+        assert moving.place == "there"
 
     def test_an_older_copy_of_the_lane_s_database_empties_no_newer_one(
         self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch
