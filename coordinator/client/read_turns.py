@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Final
-from weakref import WeakKeyDictionary
+from weakref import finalize
 
 from coordinator.client.acting import acting_for
 from coordinator.runtime.turns import Turns
@@ -54,15 +54,18 @@ class ReadTurns:
         self._free += 1
 
 
-_turns: Final[WeakKeyDictionary[Database, ReadTurns]] = WeakKeyDictionary()
+_turns: Final[dict[int, ReadTurns]] = {}
+"""By the `id` of the database: for PyMongo all clients of the same servers are equal, and each has its connections."""
 
 
 def take_turns(database: Database, connections: int) -> None:
     """Have the readers of a database, to which there are so many connections, take turns."""
-    _turns[database] = ReadTurns(connections)
+    number = id(database)
+    _turns[number] = ReadTurns(connections)
+    finalize(database, _turns.pop, number, None).atexit = False
 
 
 def turn_of(database: Database) -> AbstractAsyncContextManager[None]:
     """Held while the current task reads. Where nobody has said how many connections there are, nobody waits."""
-    turns = _turns.get(database)
+    turns = _turns.get(id(database))
     return nullcontext() if turns is None else turns.one()

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.acting import act_for
 from coordinator.client.database import close_database, fetch, open_database
-from coordinator.client.read_turns import ReadTurns
+from coordinator.client.read_turns import ReadTurns, turn_of
 from coordinator.client.repository import table_of
 from coordinator.service.principal import Principal
 from tests.support.databases import sql_engine
@@ -52,6 +52,16 @@ async def test_whoever_is_alone_has_all_connections() -> None:
     reads.go_on.set()
     await asyncio.gather(*tasks)
     assert len(reads.ended) == GREEDY
+
+
+async def test_each_client_of_one_server_has_its_own_connections() -> None:
+    """A gateway has one more for what it needs itself. For PyMongo both are equal."""
+    url = "mongodb://127.0.0.1:1/items"
+    readers, own = open_database(url, pool_max=2), open_database(url, pool_max=1)
+    async with asyncio.timeout(5), turn_of(readers), turn_of(readers), turn_of(own):
+        pass
+    await close_database(readers)
+    await close_database(own)
 
 
 async def test_those_who_ask_take_turns_each_with_his_oldest_first() -> None:
