@@ -1,6 +1,6 @@
 """A connection of an operator to a Redis that carries commands: it tells the lengths of queues, and keeps marks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,20 +51,34 @@ class RedisQueues:
         if not self._client.exists(counter_key(key)):
             return None
         waiting = self._number("XLEN", system_stream_key(key)) + self._number("ZCARD", later_key(service))
-        held = self._held_by_living(service)
-        return EffectsDepth(waiting=max(0, waiting - sum(held)), consumers=len(held))
-
-    def _held_by_living(self, service: str) -> list[int]:
-        """How many effects each worker has that lives. Redis keeps one that is dead, with what it had, until another
-        worker claims that: it waits."""
         try:
-            known: Any = self._client.xinfo_consumers(system_stream_key(effects_key(service)), GROUP)
+            workers, held = self._living_workers(service)
+        except redis.exceptions.NoPermissionError:
+            # By an account that `broker-accounts` of an earlier release has made.
+            workers, held = self._known_workers(service)
+        return EffectsDepth(waiting=max(0, waiting - held), consumers=workers)
+
+    def _living_workers(self, service: str) -> tuple[int, int]:
+        """How many workers live, and how many effects they have. Redis keeps one that is dead, with what it had, until
+        another worker claims that: it waits."""
+        found: Any = self._asked_of_workers(self._client.xinfo_consumers, service, GROUP)
+        living = [each for each in found if self._client.exists(worker_key(service, each["name"].decode()))]
+        return len(living), sum(each["pending"] for each in living)
+
+    def _known_workers(self, service: str) -> tuple[int, int]:
+        """The same with the dead ones."""
+        found: Any = self._asked_of_workers(self._client.xinfo_groups, service)
+        ours = [each for each in found if each["name"] == GROUP.encode()]
+        return sum(each["consumers"] for each in ours), sum(each["pending"] for each in ours)
+
+    def _asked_of_workers(self, ask: Callable[..., Any], service: str, *more: str) -> Any:
+        try:
+            return ask(system_stream_key(effects_key(service)), *more)
         except redis.exceptions.NoPermissionError:
             raise
         except redis.ResponseError:
             # No worker has run yet, nor has an effect been emitted.
             return []
-        return [each["pending"] for each in known if self._client.exists(worker_key(service, each["name"].decode()))]
 
     def mark(self, lane: str) -> Mark | None:
         """How far a lane has come, as its coordinators keep it; None: they have kept none that can be read."""

@@ -1,8 +1,9 @@
 """Redis keeps what is promised to the workers of effects."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,11 +17,13 @@ from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import Overloaded
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.rabbitmq.rights import OPERATOR, BrokerNames
 from coordinator.transports.redis.connection import RedisConnection
 from coordinator.transports.redis.effects.transport import LOOK_S, RedisEffects
 from coordinator.transports.redis.emitted import head_of_emitted
 from coordinator.transports.redis.keys import counter_key, later_key, system_stream_key, worker_key
 from coordinator.transports.redis.publisher import RedisPublisher
+from coordinator.transports.redis.rights import redis_accounts, rules_of
 from coordinator.transports.redis.scripts import GREET, NUMBER_MAX, RUNS_MAX
 from tests.support.effect_contract import PREFETCH, WITHIN_S, EffectContract, Working, numbers
 from tests.support.redis_transport import RedisConsuming, made_queue, until_taken
@@ -117,6 +120,26 @@ class TestRedis(EffectContract):
             assert depth() == EffectsDepth(waiting=0, consumers=1)
             await worker.end()
         assert depth() == EffectsDepth(waiting=1, consumers=0)
+
+    @pytest.mark.parametrize("lacks", ["", "+xinfo|consumers", "+xinfo|groups"])
+    async def test_an_operator_s_account_of_another_release_sees_how_many_effects_wait(
+        self, effecting: RedisEffecting, administrator: redis.Redis, lacks: str
+    ) -> None:
+        (account,) = (each for each in redis_accounts(BrokerNames(lanes=["users"])) if each.name == OPERATOR)
+        rules = [rule for rule in rules_of(account) if rule != lacks]
+        run: Callable[..., Any] = administrator.execute_command
+        run("ACL", "SETUSER", "yesterday", "reset", "on", ">yesterday", *rules)
+        url = f"redis://yesterday:yesterday@{effecting.broker.url.rpartition('@')[2]}"
+        async with asyncio.timeout(WITHIN_S):
+            worker = await self._worker(effecting)
+            await self._emit(effecting, 1, 2)
+            await worker.take(1)
+            with connected_to_redis(BrokerSettings(url=url)) as seen:
+                depth = seen.effects_depth(effecting.service)
+            await worker.end()
+        run("ACL", "DELUSER", "yesterday")
+        assert depth is not None
+        assert depth.consumers == 1
 
     async def test_a_worker_that_stops_does_not_bring_back_to_itself_what_it_puts_back(
         self, effecting: RedisEffecting, administrator: redis.Redis

@@ -40,7 +40,8 @@ _WORKER: Final = (
     *("xgroup|create", "xgroup|delconsumer", "zadd", "zcard", "zrangebyscore", "zrem"),
 )
 _GATEWAY: Final = ("exists", "xlen", "subscribe")
-_OPERATOR: Final = ("exists", "xlen", "zcard", "xinfo|consumers", "subscribe")
+# An operator's process of an earlier release asks for the group.
+_OPERATOR: Final = ("exists", "xlen", "zcard", "xinfo|consumers", "xinfo|groups", "subscribe")
 
 
 UNKNOWN_LOGIN: Final = ">PASSWORD"
