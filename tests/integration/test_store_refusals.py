@@ -508,3 +508,16 @@ class TestMysqlRefusals(_Refusals):
             self.limited = name
             yield store
             store.close()
+
+    def test_a_column_that_a_trigger_fills_keeps_no_lane_from_starting(self, open_store: OpenStore, url: str) -> None:
+        """In one of its own tables, where a start asks for no more than its columns. EXPLAIN runs no trigger."""
+        made = [
+            "ALTER TABLE command_log ADD COLUMN added INTEGER NOT NULL",
+            "CREATE TRIGGER filled BEFORE INSERT ON command_log FOR EACH ROW SET NEW.added = 1",
+        ]
+        with altered(url, made, ["DROP TRIGGER filled", "ALTER TABLE command_log DROP COLUMN added"]):
+            store = open_store()
+            store.check(LEDGER.models, must_sync=False)
+            lane = LaneUnderTest(store)
+            assert codes(applied(lane, opened("a")).outcomes) == [APPLIED]
+            assert seen(lane) == []
