@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from aiohttp import web
 from msgspec import Struct
-from prometheus_client import Gauge, generate_latest
+from prometheus_client import Gauge
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from coordinator.client.database import NoConnectionLeft
@@ -42,6 +42,7 @@ from coordinator.http.shown_results import SHOWN_RESULTS
 from coordinator.http.timeline_reads import transaction_in, with_standings
 from coordinator.protocol.actors import is_anothers, logged_actor
 from coordinator.runtime.ending import end_tasks
+from coordinator.runtime.metrics_text import METRICS_TEXT
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import LaneSettings, load
 from coordinator.service.allowing import OPERATOR
@@ -248,7 +249,7 @@ async def readyz(request: web.Request) -> web.Response:
 @open_to_all
 @described("Metrics.", query=None, answer="Prometheus' text format", answer_types={"text/plain": str})
 async def metrics(_request: web.Request) -> web.Response:
-    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+    return web.Response(body=await METRICS_TEXT.latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
 def without_metrics(routes: Iterable[web.AbstractRouteDef]) -> tuple[web.AbstractRouteDef, ...]:

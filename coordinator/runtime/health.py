@@ -116,6 +116,8 @@ class HealthEndpoint:
 
 async def _metrics(_: "web.Request") -> "web.Response":
     from aiohttp import web  # noqa: PLC0415
-    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415
+    from prometheus_client import CONTENT_TYPE_LATEST  # noqa: PLC0415
 
-    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    from coordinator.runtime.metrics_text import METRICS_TEXT  # noqa: PLC0415
+
+    return web.Response(body=await METRICS_TEXT.latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,11 +1,14 @@
 """Commands by id, health, readiness, metrics."""
 
 import asyncio
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from aiohttp import web
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, Metric
+from prometheus_client.registry import Collector
 from structlog.testing import capture_logs
 
 from coordinator.client.database import NoConnectionLeft
@@ -299,6 +302,33 @@ async def test_a_defect_of_a_check_is_said_once_and_does_not_end_the_looks(
         async with asyncio.timeout(WITHIN_S):
             await often.wait()
     assert [line["event"] for line in lines].count("internal_error") == 1
+
+
+class Slow(Collector):
+    """Has no metrics, which takes the event loop for a while; counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def collect(self) -> Iterator[Metric]:
+        self.times += 1
+        time.sleep(0.01)
+        yield from ()
+
+    def describe(self) -> Iterator[Metric]:
+        yield from ()
+
+
+async def test_those_who_ask_for_metrics_at_a_time_share_them(users: RunningGateway) -> None:
+    """Whoever asks needs no credential: so many would take the time of all others."""
+    slow = Slow()
+    REGISTRY.register(slow)
+    try:
+        answers = await asyncio.gather(*(users.call("GET", "/metrics") for _ in range(30)))
+    finally:
+        REGISTRY.unregister(slow)
+    assert {response.status for response, _ in answers} == {200}
+    assert slow.times < 20
 
 
 async def test_metrics_count_by_route_and_not_by_path(payments: RunningGateway) -> None:
