@@ -1,6 +1,6 @@
 """Where a command stands, by what one lane's database knows of it, in words: the same wherever it is asked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
@@ -53,7 +53,7 @@ class Stop(Struct, frozen=True, kw_only=True):
 
 
 class Known(Struct, frozen=True, kw_only=True):
-    """What a lane's database has of a command: its entry in the log, that of its replay, its dead letters, the key for
+    """What a lane's database has of a command: its entry in the log, its last replay, its dead letters, the key for
     which it waits, with the letter of the command behind which it waits, the key that waits for it, and where it is on
     its way to another lane. `is_proved`: the entry is safe, as far as others than the lane can tell. `told`: the
     continuation by which the failure of its last letter has gone back."""
@@ -61,7 +61,7 @@ class Known(Struct, frozen=True, kw_only=True):
     lane: str
     command_id: str
     entry: LogEntry | None
-    replay: LogEntry | None
+    replay: "Known | None"
     letters: Sequence[LetterSummary]
     parked: ParkedKey | None
     parked_letter: DeadLetter | None
@@ -83,7 +83,7 @@ def known_in(admin: LaneAdmin, lane: str, command_id: str) -> Known:
         lane=lane,
         command_id=command_id,
         entry=None if entry is None else with_reason(entry, letters),
-        replay=admin.find(replay_command_id(command_id)) if has_failed else None,
+        replay=_last_replay(admin, lane, command_id) if has_failed else None,
         letters=letters,
         parked=parked,
         parked_letter=None if parked is None else first_letter(admin, parked.failed_id),
@@ -92,6 +92,18 @@ def known_in(admin: LaneAdmin, lane: str, command_id: str) -> Known:
         is_proved=entry is None or proved_entry(admin, command_id) is not None,
         told=told_of(admin.letter(letters[-1].id)) if letters else None,
     )
+
+
+def _last_replay(admin: LaneAdmin, lane: str, command_id: str) -> Known | None:
+    """What failed again may have been replayed again."""
+    failed = None
+    replay_id = replay_command_id(command_id)
+    while (entry := admin.find(replay_id)) is not None and entry.status == "failed":
+        failed, replay_id = replay_id, replay_command_id(replay_id)
+    last = known_in(admin, lane, replay_id)
+    if stops_of(last):
+        return last
+    return None if failed is None else known_in(admin, lane, failed)
 
 
 def stops_of(known: Known) -> list[Stop]:
@@ -103,12 +115,20 @@ def stops_of(known: Known) -> list[Stop]:
     if known.entry is not None:
         settled = settled_stop(lane, known.entry, settled_words(lane, known.entry))
         stops = [settled if known.is_proved else replace(settled, why=_UNPROVED, todo=_PROVING), *dead]
-        if (again := known.replay) is not None:
-            stops.append(settled_stop(lane, again, f"replayed, and {again.status} as number {again.sequence}"))
-        return stops
+        return stops if known.replay is None else [*stops, *_replayed(known.replay)]
     if known.parked is not None:
         return [_parked(known, known.parked)]
     return stops_on_its_way(lane, known.way)
+
+
+def _replayed(known: Known) -> Iterator[Stop]:
+    """The places of a replay, in words for the command that was replayed."""
+    for stop in stops_of(known):
+        if stop.kind == "settled" and known.entry is not None:
+            text = f"replayed, and {known.entry.status} as number {known.entry.sequence}"
+        else:
+            text = f"its replay {'' if stop.kind in ('parked', 'timer') else 'is '}{stop.text}"
+        yield replace(stop, text=text)
 
 
 def settled_stop(lane: str, entry: LogEntry, text: str) -> Stop:

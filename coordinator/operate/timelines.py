@@ -46,7 +46,7 @@ def timeline_in(admin: LaneAdmin, lane: str, command_id: str, conditions: Condit
     stops = stops_of(known)
     if not stops:
         return None
-    stop = held_up(stops[0], conditions)
+    stop = held_up(stops[0] if known.replay is None else stops[-1], conditions)
     return _waiting(known, stop) if known.entry is None else _settled(admin, known, known.entry, stop)
 
 
@@ -123,9 +123,10 @@ def _waiting(known: Known, stop: Stop) -> Timeline:
 def _settled(admin: LaneAdmin, known: Known, entry: LogEntry, stop: Stop) -> Timeline:
     batch = _transaction_of(admin, entry)
     timeline = settled_timeline(known.lane, entry)
+    is_its_own = stop.kind == "settled" and stop.command_id == known.command_id
     timeline = msgspec.structs.replace(
         timeline,
-        where=timeline.where if stop.kind == "settled" else f"{timeline.where}; {stop.text}",
+        where=timeline.where if is_its_own else f"{timeline.where}; {stop.text}",
         why=stop.why or timeline.why,
         todo=stop.todo,
         batch_size=batch.size,
@@ -158,12 +159,12 @@ def _consumer(admin: LaneAdmin, entry: LogEntry) -> str | None:
 
 def _replays(admin: LaneAdmin, known: Known) -> list[Related]:
     """Its replay, if an operator had it replayed: its id is made from the command's."""
-    entry, replay = known.entry, known.replay
+    entry = known.entry
     if entry is None or entry.status != "failed":
         return []
     replay_id = replay_command_id(entry.command_id)
     standing: Standing
-    if replay is not None:
+    if (replay := admin.find(replay_id)) is not None:
         standing = settled_timeline(known.lane, replay).standing
     elif known.letters or admin.on_its_way([replay_id])[replay_id].emitted is None:
         return []

@@ -23,6 +23,7 @@ from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.unit_of_work import UnitOfWork
 from coordinator.stores.admin import OnItsWay
 from coordinator.stores.idempotency import new_secret
+from coordinator.stores.lane_tables import LogEntry
 from shared.users.commands import CreateUser, CreditUser
 from tests.unit.test_operate_commands import logged
 from tests.unit.test_operate_letters import CASHIER, World, world
@@ -199,13 +200,12 @@ def test_a_row_whose_command_failed_is_found_with_its_letter_by_operators(
     assert finder.find("users/2", ["users"], frozenset()).rows[0].why is None
 
 
-def test_a_replay_says_what_came_of_it_as_the_first_try_does() -> None:
-    failed = logged(status="failed", error_code="handler_error", error_message="see its letter")
-    replay = logged(status="rejected", error_code="taken", error_message=SECRET)
-    known = Known(
+def known_by(entry: LogEntry, replay: Known | None = None) -> Known:
+    """What a database has of a command that has no letters, nor waits anywhere."""
+    return Known(
         lane="users",
-        command_id=failed.command_id,
-        entry=failed,
+        command_id=entry.command_id,
+        entry=entry,
         replay=replay,
         letters=[],
         parked=None,
@@ -213,11 +213,52 @@ def test_a_replay_says_what_came_of_it_as_the_first_try_does() -> None:
         keeps=None,
         way=OnItsWay(),
     )
-    first, again = stops_of(known)
+
+
+def test_a_replay_says_what_came_of_it_as_the_first_try_does() -> None:
+    failed = logged(status="failed", error_code="handler_error", error_message="see its letter")
+    replay = logged(status="rejected", error_code="taken", error_message=SECRET)
+    first, again = stops_of(known_by(failed, known_by(replay)))
     assert (first.said, again.said) == ("handler_error: see its letter", f"taken: {SECRET}")
     assert SECRET not in again.text
     hidden = found_without_content(Found(asked="17", commands=[command(first, again)]), ())
     assert SECRET.encode() not in to_json(hidden)
+
+
+def test_a_replay_that_failed_again_stands_at_its_own_letter(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    finder = Finder({"users": IDLE}, registry().service, lane_admin, lane_api_keys)
+    users = registry().service("users")
+
+    def fail(work: UnitOfWork, command: Command) -> None:
+        raise RuntimeError(SECRET)
+
+    broken = [structs.replace(each, handle=fail) if each.command is CreditUser else each for each in users.handlers]
+    world.start(users.replace(handlers=tuple(broken)))
+    arguments = CreateUser(name="ada", email="ada@example.org").arguments()
+    world.deliver(CommandMessage(command_id=new_command_id(), type=CreateUser.type, arguments=arguments))
+    command_id = world.bury(type=CreditUser.type, arguments=ARGUMENTS, actor=CASHIER).command_id or ""
+
+    def found() -> FoundCommand:
+        return finder.find(command_id, ["users"], frozenset({"users"})).commands[0]
+
+    for letter in (2, 3):
+        world.json("dead", "replay", "--letter", letter - 1, "--lane", "users")
+        assert found().where == "its replay is in the outbox of lane users, for users: the broker has not taken it"
+        world.sent()
+        again = found()
+        assert (again.is_stuck, again.where) == (True, f"its replay is dead letter {letter} of lane users")
+        assert again.todo == f"mend the cause, then: coordinator dead replay --lane users --letter {letter}"
+        shown = world.run("command", command_id, "--lane", "users").stdout
+        assert f"its replay is dead letter {letter} of lane users" in shown
+    world.start(users)
+    world.json("dead", "replay", "--letter", 3, "--lane", "users")
+    world.sent()
+    again = found()
+    assert (again.is_stuck, again.stops[-1].status) == (False, "applied")
+    assert again.where.startswith("replayed, and applied as number ")
+    assert f"; {again.where}" in world.run("command", command_id, "--lane", "users").stdout
 
 
 def test_a_step_whose_saga_was_told_that_it_failed_is_not_to_be_replayed(
