@@ -1,6 +1,6 @@
 """One look at all lanes, for the command line: their databases, RabbitMQ, and the processes that are known."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import click
@@ -28,10 +28,28 @@ def look_at(lanes: Sequence[str], urls: Sequence[str]) -> dict[str, LaneConditio
     """How these lanes do. `urls` are health endpoints of their processes. Raises ConfigurationError."""
     with LaneLooks(lanes) as looks:
         found = _conditions(looks.look(SAMPLE_S), looks.depths, ask_all(urls))
-        if any(each.state == "stuck" and NOBODY not in (each.why or "") for each in found.values()):
-            # One whose batches take longer has settled nothing meanwhile, and works.
+        if _is_too_short(SAMPLE_S, found.values()):
             found = _conditions(looks.look(STUCK_S), looks.depths, ask_all(urls))
     return found
+
+
+def look_and_note(looks: LaneLooks, sample_s: float, urls: Sequence[str]) -> tuple[list[LaneStatus], list[str]]:
+    """The statuses of lanes, with how they do, and which of the processes at `urls` do not answer, and why.
+
+    Raises ConfigurationError.
+    """
+    found = looks.look(sample_s)
+    silent = note_conditions(found, looks.depths, urls)
+    if _is_too_short(sample_s, found):
+        found = looks.look(STUCK_S)
+        silent = note_conditions(found, looks.depths, urls)
+    return found, silent
+
+
+def _is_too_short(sample_s: float, found: Iterable[LaneCondition | LaneStatus]) -> bool:
+    """Whether a look may have taken a lane for stuck whose batches take longer: it has settled nothing meanwhile, and
+    works."""
+    return sample_s < STUCK_S and any(each.state == "stuck" and NOBODY not in (each.why or "") for each in found)
 
 
 def note_conditions(

@@ -10,7 +10,7 @@ from coordinator.arguments import COORDINATORS, LANE, Seconds
 from coordinator.exemplified import Exemplified
 from coordinator.operate.effects_conditions import EffectsCondition
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
-from coordinator.operate.looking import addresses_of, note_conditions
+from coordinator.operate.looking import addresses_of, look_and_note
 from coordinator.operate.move_status import in_words
 from coordinator.operate.output import EXIT_REFUSED, age, json_option, now, print_fields, print_json, print_table, quiet
 from coordinator.operate.repeating import Screen, numbered, rounds_option, until_interrupted
@@ -64,8 +64,7 @@ def status(
     screen = Screen(is_plain=as_json or not watch)
     with LaneLooks(lanes or registry().names) as looks, until_interrupted():
         for _ in numbered(rounds if watch else 1):
-            found = looks.look(sample_s)
-            silent = note_conditions(found, looks.depths, addresses)
+            found, silent = look_and_note(looks, sample_s, addresses)
             show = partial(print_json, found) if as_json else partial(_print, found, silent)
             screen.show(f"every {sample_s:g} s; Ctrl-C ends it", show)
     if silent and as_json:

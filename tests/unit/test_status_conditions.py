@@ -114,6 +114,10 @@ def test_a_lane_whose_batches_take_long_is_not_called_stuck_after_a_short_look(m
     monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [])
     assert look_at(["users"], [])["users"].state == "running"
     assert samples == [SAMPLE_S, STUCK_S]
+    samples.clear()
+    status = ["status", "users", "--sample-s", "1"]
+    ran = CliRunner().invoke(cli, status, env={"COORDINATOR_APP": "gateways.app:APP"})
+    assert (ran.stdout.splitlines()[1].split()[:2], samples) == (["users", "running"], [1.0, STUCK_S])
     settles = False
     stuck = look_at(["users"], [])["users"]
     assert (stuck.state, stuck.why) == ("stuck", "3 wait, and nothing is settled")
