@@ -33,6 +33,11 @@ ASK_OTHERS: Final = "bring back what does not answer, or name it where it was no
 NEVER_SENT: Final = "was never published (does its gateway reach the broker? Its own /readyz says so)"
 """Gateways are asked by nobody here."""
 
+TRIED_AGAIN: Final = (
+    "nothing is lost: lane {lane} tries again by itself, after pauses that grow to 30 s; if it lasts: "
+    "docs/OPERATING.md, An outbox grows"
+)
+
 Open = Callable[[str], AbstractContextManager[LaneAdmin]]
 Conditions = Mapping[str, LaneCondition]
 
@@ -131,7 +136,10 @@ def kept_answer_stop(admin: LaneAdmin, condition: LaneCondition, text: str, comm
         if waits is not None and not condition.is_local:
             text = f"{text} is {waits.text}"
         stop = outside_stop(condition, text, command_id, command_type, asked_at=entry.settled_at)
-        return stop if waits is None else msgspec.structs.replace(stop, kind=waits.kind)
+        if waits is None:
+            return stop
+        stop = msgspec.structs.replace(stop, kind=waits.kind, target=waits.target)
+        return stop if stop.why is not None else held_up(stop, {lane: condition})
     if calls or condition.effects is None:
         made = "; ".join(carried_out_stop(*each).text for each in calls)
         text = f"{text}; its call to the outside is {made}" if made else text
@@ -183,7 +191,18 @@ def held_up(stop: Stop, conditions: Conditions) -> Stop:
             why=f"the queue of lane {lane} takes nothing more: {receiving.full}{behind}",
             todo=_todo(receiving) or f"have lane {lane} work off its queue, or give it more room",
         )
-    return stop
+    is_late = stop.kind == "outbox" and stop.at is not None and (now() - stop.at).total_seconds() >= STUCK_S
+    # In one process what is handed over stays in the outbox until it is settled, or carried out.
+    return _tried_again(stop, receiving) if is_late and not sender.is_local else stop
+
+
+def _tried_again(stop: Stop, receiving: LaneCondition | None) -> Stop:
+    """What the broker has refused, and would take now for all that is known: its lane has not tried again yet."""
+    keeping = None if receiving is None or receiving.state not in KEPT else receiving
+    behind = "" if keeping is None else f"; lane {keeping.lane} is {keeping.state}: {keeping.why}"
+    why = f"the broker has refused it, or what is before it: the queue was full, or is not there{behind}"
+    todo = TRIED_AGAIN.format(lane=stop.lane)
+    return msgspec.structs.replace(stop, why=why, todo=todo if keeping is None else _todo(keeping) or todo)
 
 
 def _handed_over(stop: Stop, receiving: LaneCondition) -> Stop:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from coordinator.client.timeline import Related
 from coordinator.lane.control import DeadEffect, ReplayLetter
@@ -194,11 +195,14 @@ def test_where_nobody_knows_whose_a_letter_is_it_may_be_that_of_the_call(asking:
 
 
 def test_a_call_that_its_lane_has_not_sent_is_found_there(asking: World) -> None:
-    asking.now = now()
+    asking.now = now() - timedelta(seconds=10)
     command_id = credit(asking)
     stop = kept(asking, command_id, state="no_worker", why="no effect worker runs")
     assert (stop.kind, stop.why) == ("outbox", "no effect worker runs")
     assert "a call to the outside (effects.users) is in the outbox of lane users, for effects.users" in stop.text
+    refused = kept(asking, command_id)
+    assert (refused.kind, refused.text) == ("outbox", stop.text)
+    assert (refused.why or "").startswith("the broker has refused it")
     take(asking)
     assert kept(asking, command_id).kind == "outside"
     stop = kept(asking, credit(asking, LATER), state="provider_away", why="away")
@@ -288,6 +292,23 @@ def test_an_entry_of_an_outbox_says_what_keeps_it_there() -> None:
     assert held_up(stop, {"users": stuck, "items": full}).why == kept.why
     assert held_up(stop, {"users": stuck}).why == "lane users is stuck: 1 waits, and nothing is settled"
     assert "/readyz" in (kept.todo or "")
+
+
+def test_what_the_broker_has_refused_says_so_until_its_lane_tries_again() -> None:
+    """The queue has room again, and the lane waits for its next try."""
+    stop = Stop(kind="outbox", lane="users", text="here", target="items", at=now() - timedelta(seconds=2))
+    idle = {"users": condition(), "items": condition(lane="items")}
+    assert held_up(stop, idle).why is None
+    late = replace(stop, at=now() - timedelta(seconds=4))
+    held = held_up(late, idle)
+    assert held.why == "the broker has refused it, or what is before it: the queue was full, or is not there"
+    assert "lane users tries again by itself, after pauses that grow to 30 s" in (held.todo or "")
+    nobody = condition(lane="items", state="stuck", why="no coordinator consumes its queue")
+    held = held_up(late, idle | {"items": nobody})
+    assert (held.why or "").endswith("; lane items is stuck: no coordinator consumes its queue")
+    assert held.todo == "start one: coordinator run items"
+    # A call to the outside that one process has handed over to its worker was refused by nobody.
+    assert held_up(replace(late, target="effects.users"), {"users": condition(is_local=True)}).why is None
 
 
 def test_what_waits_for_a_lane_of_the_same_process_is_kept_by_that() -> None:
