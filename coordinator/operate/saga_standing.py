@@ -92,13 +92,13 @@ def _lost(stops: Sequence[Stop], step: SagaStep, conditions: Mapping[str, LaneCo
 
 
 def _resumed(service: Service, row: SagaRow, step: SagaStep | None, *, even_if_running: bool = False) -> str:
-    """The line that takes a saga up again. An operator changes what it says of the step."""
+    """The line that takes a saga up again. It is refused until an operator has filled in what he knows of the step."""
     types = [each.command.type for each in service.handlers if issubclass(each.command, Resumption)]
     of_model = [each.command.type for each in service.handlers if _resumes(each.command, each.handle, type(row))]
     said = {
         "id": row.id,
         "step": "" if step is None else step.command_id,
-        "verdict": "again",
+        "verdict": "…",
         "reason": "…",
         **({"even_if_running": True} if even_if_running else {}),
     }
@@ -106,7 +106,9 @@ def _resumed(service: Service, row: SagaRow, step: SagaStep | None, *, even_if_r
     if not known:
         return f"service {service.name} declares no command for it (a Resumption)"
     arguments = msgspec.json.encode(said).decode()
-    return f"coordinator send {known[0]} '{arguments}' (or done, or not_done)"
+    return (
+        f"coordinator send {known[0]} '{arguments}' (verdict: done, not_done, or again, which asks for the step anew)"
+    )
 
 
 def _resumes(command: type[Any], handle: Any, model: type[Row]) -> bool:

@@ -1,5 +1,6 @@
 """What is said of a saga that stands still: why, for operators, and the line that takes it up again."""
 
+import shlex
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -69,10 +70,12 @@ def test_a_saga_that_needs_a_review_names_the_letter_s_reason_and_the_line_that_
     saga = found()
     assert saga.why is not None
     assert saga.why.startswith("users.ghost failed (unknown_command_type): ")
-    line = f'coordinator send users.resume_purchase \'{{"id":23,"step":"{STEP}","verdict":"again","reason":"…"}}\''
-    assert (
-        saga.todo == f"find out whether that step was done, and send the verdict on it: {line} (or done, or not_done)"
-    )
+    line = f'coordinator send users.resume_purchase \'{{"id":23,"step":"{STEP}","verdict":"…","reason":"…"}}\''
+    known_verdicts = "(verdict: done, not_done, or again, which asks for the step anew)"
+    assert saga.todo == f"find out whether that step was done, and send the verdict on it: {line} {known_verdicts}"
+    # Pasted as it is, it says nothing of the step, and is refused.
+    sent = known.run(*shlex.split(line)[1:], expect=2)
+    assert "nothing was sent" in sent.stderr
     assert [stop.kind for stop in saga.stops] == ["dead_letter"]
 
 
