@@ -61,7 +61,7 @@ def _print(lanes: dict[str, LaneView], failed: dict[str, deque[RecentCommand]]) 
             *("LANE", "STATE", "BACKLOG", "OLDEST S", "RATE/S", "P50 MS", "P95 MS", "P99 MS"),
             *("DEAD", "PARKED", "OUTBOX", "TIMERS", "SEQUENCE", "HOLDER"),
         ),
-        [_row(lane, view) for lane, view in lanes.items()],
+        [lane_row(lane, view) for lane, view in lanes.items()],
     )
     for lane, view in lanes.items():
         if view.state not in _CALM and view.why:
@@ -103,7 +103,8 @@ def rated(lanes: dict[str, LaneView]) -> list[tuple[float | None, KindOfCommand]
     return sorted(found, key=lambda pair: (-(pair[0] or 0.0), -pair[1].commands, pair[1].type))
 
 
-def _row(lane: str, view: LaneView) -> tuple[object, ...]:
+def lane_row(lane: str, view: LaneView) -> tuple[object, ...]:
+    """A lane's line of the table. A `+` says that it is more, perhaps."""
     status, latency = view.status, view.latency
     waits: str | int | None = view.backlog
     if view.is_least and status.is_paused:
@@ -113,7 +114,8 @@ def _row(lane: str, view: LaneView) -> tuple[object, ...]:
         lane,
         view.state,
         waits,
-        view.oldest_s,
+        # Known from when the lane was first looked at.
+        None if view.oldest_s is None else f"{view.oldest_s:g}+",
         status.rate,
         None if latency is None else latency.p50_ms,
         None if latency is None else latency.p95_ms,

@@ -7,11 +7,12 @@ from functools import partial
 
 import click
 import pytest
+from msgspec.structs import replace
 
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
 from coordinator.operate.open import lane_admin
 from coordinator.operate.repeating import Screen, numbered, until_interrupted
-from coordinator.operations.top import rated
+from coordinator.operations.top import lane_row, rated
 from coordinator.operations.views import KindOfCommand, LanePoint, LaneView
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.admin import LaneAdmin
@@ -122,3 +123,10 @@ def test_a_kind_s_rate_is_its_share_of_its_lane_s() -> None:
     assert rated({"seats": view(200.0, rejected, applied), "idle": view(0.0)}) == [(150.0, applied), (50.0, rejected)]
     assert rated({"seats": view(None, applied)}) == [(None, applied)]
     assert rated({"seats": view(None)}) == []
+
+
+def test_how_long_the_oldest_has_waited_is_said_to_be_the_least() -> None:
+    """Somebody looks for the first time at a lane in which something has waited for long."""
+    waits = replace(view(0.0), backlog=1, oldest_s=0.9)
+    assert lane_row("seats", waits)[2:4] == (1, "0.9+")
+    assert lane_row("seats", view(0.0))[3] is None
