@@ -50,7 +50,8 @@ def standing_of(
     lost = _lost(stops, last, conditions) if why is None or stop.kind == "dead_letter" else None
     if lost is not None:
         stop, why = stops[-1], lost
-        emitter = stops[-2].lane if len(stops) > 1 else service.lane
+        # Who emitted what is lost has withdrawn it; an answer that was settled was given up where it is.
+        emitter = stops[-2].lane if len(stops) > 1 and stop.kind != "settled" else service.lane
         todo = (
             f"see by whom (coordinator audit {emitter} --operators), and find out whether the step was done; then send "
             f"the verdict on it: {_resumed(service, row, last, even_if_running=True)}. "
@@ -79,6 +80,10 @@ def _lost(stops: Sequence[Stop], step: SagaStep, conditions: Mapping[str, LaneCo
     stop = stops[-1]
     condition = conditions.get(stop.lane)
     since = max([step.began_at, *(each.at for each in stops if each.at is not None)])
+    if stop.kind == "settled" and stop.command_id != step.command_id and (now() - since) >= UNDER_WAY:
+        # Whether it was discarded, or is with the broker again, its lane's database does not say.
+        failed = "has failed, and has no dead letter: that was discarded, or a replay is on its way"
+        return f"nobody goes on with it: the answer to it {failed if stop.status == 'failed' else f'was {stop.status}'}"
     if condition is None or condition.state != "idle" or condition.waiting != 0 or (now() - since) < UNDER_WAY:
         return None
     idle = f"lane {stop.lane} is idle, and nothing waits in its queue"

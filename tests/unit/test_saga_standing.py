@@ -94,6 +94,43 @@ def test_a_step_that_nobody_has_any_more_is_said_to_be_withdrawn_or_lost(known: 
     assert "coordinator send users.resume_purchase" in (saga.todo or "")
 
 
+@pytest.mark.parametrize("asked_ago_s", [60, 1])
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        ("failed", "has failed, and has no dead letter: that was discarded, or a replay is on its way"),
+        ("rejected", "was rejected"),
+    ],
+)
+def test_a_saga_whose_answer_was_given_up_is_stuck(status: str, why: str, asked_ago_s: int) -> None:
+    """Its dead letter was discarded, or an operator has cancelled it: nobody goes on with the saga, also in a lane that
+    has much to do."""
+    at = now() - timedelta(seconds=asked_ago_s)
+    purchase = Purchase(id=23, user_id=1, item_id=1, quantity=1, payment_method="pm", created_at=now())
+    step = SagaStep(
+        command_id=STEP,
+        saga="purchase",
+        saga_id=23,
+        number=1,
+        name="authorize",
+        direction="do",
+        command_type="payments.open",
+        status="waiting",
+        began_at=at,
+    )
+    stops = [Stop(kind="settled", lane="payments", text="applied", command_id=STEP, status="applied", at=at)]
+    busy = {lane: LaneCondition(lane=lane, state="running", why=None, waiting=7) for lane in ("users", "payments")}
+    users = registry().service("users")
+    assert not standing_of("purchase", purchase, [step], stops, users, busy)["is_stuck"]
+    stops.append(Stop(kind="settled", lane="users", text="17", command_id=str(uuid4()), status=status, at=at))
+    said = standing_of("purchase", purchase, [step], stops, users, busy)
+    assert said["is_stuck"] == (asked_ago_s == 60)
+    if said["is_stuck"]:
+        assert said["why"] == f"nobody goes on with it: the answer to it {why}"
+        assert "coordinator audit users --operators" in said["todo"]
+        assert '"even_if_running":true' in said["todo"]
+
+
 @pytest.mark.parametrize(
     ("fields", "is_lost"),
     [
