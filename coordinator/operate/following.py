@@ -38,6 +38,15 @@ TRIED_AGAIN: Final = (
     "docs/OPERATING.md, An outbox grows"
 )
 
+GIVEN_UP: Final = (
+    "the call to the outside has been made, and its result has failed, and has no dead letter: that was discarded, or "
+    "a replay is on its way"
+)
+FIND_OUT: Final = (
+    "see by whom (coordinator audit {lane} --operators), and what the call did at the other side: the lane hears of it "
+    "by nobody else"
+)
+
 Open = Callable[[str], AbstractContextManager[LaneAdmin]]
 Conditions = Mapping[str, LaneCondition]
 
@@ -143,7 +152,9 @@ def kept_answer_stop(admin: LaneAdmin, condition: LaneCondition, text: str, comm
     if calls or condition.effects is None:
         made = "; ".join(carried_out_stop(*each).text for each in calls)
         text = f"{text}; its call to the outside is {made}" if made else text
-        return Stop(kind="outside", lane=lane, text=text, command_id=command_id, type=command_type)
+        stop = Stop(kind="outside", lane=lane, text=text, command_id=command_id, type=command_type)
+        is_given_up = any(all(each.standing == "failed" for each in results) for _, results in calls)
+        return msgspec.structs.replace(stop, why=GIVEN_UP, todo=FIND_OUT.format(lane=lane)) if is_given_up else stop
     # Another command has asked for the call, or the entry does not name it.
     letters = admin.letters(LetterQuery(target=effects_key(lane)), 0, 1)
     text = f"{text}: a call to the outside ({effects_key(lane)})"

@@ -12,7 +12,7 @@ from coordinator.client.timeline import Related
 from coordinator.lane.control import DeadEffect, ReplayLetter
 from coordinator.operate.conditions import LaneCondition, full_queues
 from coordinator.operate.effects_conditions import NO_WORKER, EffectsCondition
-from coordinator.operate.following import emitted_stop, held_up, kept_answer_stop
+from coordinator.operate.following import GIVEN_UP, emitted_stop, held_up, kept_answer_stop
 from coordinator.operate.lane_status import LaneStatus, OutboxStatus
 from coordinator.operate.log_times import first_since
 from coordinator.operate.open import lane_admin
@@ -167,6 +167,19 @@ def test_what_waits_for_a_call_whose_result_failed_is_found_at_the_letter_of_tha
     stop = kept(asking, command_id, state="working", oldest_s=600.0, under_way=1)
     assert stop.why is None
     assert "its call to the outside is carried out by the workers of effects.users: its result is" in stop.text
+
+
+def test_what_waits_for_a_call_whose_result_was_given_up_says_so(asking: World) -> None:
+    command_id = credit(asking)
+    (effect,) = asking.emitted
+    take(asking)
+    named = f"{effect.type} {effect.command_id}"
+    result_id = derived_command_id(named, 0, b"")
+    asking.deliver(CommandMessage(result_id, "users.credit", b'{"id": 1}', origin="system", result_of=named))
+    asking.json("dead", "discard", result_id)
+    stop = kept(asking, command_id)
+    assert (stop.kind, stop.why) == ("outside", GIVEN_UP)
+    assert "coordinator audit users --operators" in (stop.todo or "")
 
 
 def test_what_waits_for_a_call_that_failed_is_found_at_its_own_letter(asking: World) -> None:
