@@ -128,7 +128,8 @@ def _settled(admin: LaneAdmin, known: Known, entry: LogEntry, stop: Stop) -> Tim
         timeline,
         where=timeline.where if is_its_own else f"{timeline.where}; {stop.text}",
         why=stop.why or timeline.why,
-        todo=stop.todo,
+        # What helps a parked replay names its key, which not everybody may see who may see that it waits.
+        todo=stop.todo if stop.ordering_key is None else f"coordinator command {stop.command_id} says what helps that",
         batch_size=batch.size,
         place=batch.place,
         consumer=_consumer(admin, entry),

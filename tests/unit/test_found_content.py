@@ -13,7 +13,14 @@ from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operate.places import Known, PlaceKind, Stop, stops_of
 from coordinator.operate.processes import SeenProcess
 from coordinator.operate.queue_depth import EffectsDepth
-from coordinator.operations.content import HIDDEN_REASON, conditions_seen, found_without_content, view_without_content
+from coordinator.operate.timelines import timeline_in
+from coordinator.operations.content import (
+    HIDDEN_REASON,
+    conditions_seen,
+    found_without_content,
+    timeline_without_content,
+    view_without_content,
+)
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.commands import Command
@@ -25,6 +32,7 @@ from coordinator.stores.admin import OnItsWay
 from coordinator.stores.idempotency import new_secret
 from coordinator.stores.lane_tables import LogEntry
 from shared.users.commands import CreateUser, CreditUser
+from shared.users.model import User
 from tests.unit.test_operate_commands import logged
 from tests.unit.test_operate_letters import CASHIER, World, world
 from tests.unit.test_repeating import view
@@ -259,6 +267,33 @@ def test_a_replay_that_failed_again_stands_at_its_own_letter(world: World, monke
     assert (again.is_stuck, again.stops[-1].status) == (False, "applied")
     assert again.where.startswith("replayed, and applied as number ")
     assert f"; {again.where}" in world.run("command", command_id, "--lane", "users").stdout
+
+
+def test_a_viewer_is_not_told_the_key_for_which_a_replay_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    users = registry().service("users")
+
+    def fail(work: UnitOfWork, command: Command) -> None:
+        raise RuntimeError(SECRET)
+
+    broken = [
+        structs.replace(each, handle=fail, on_failure="park-key", target=lambda command: User.at(command.id))
+        if each.command is CreditUser
+        else each
+        for each in users.handlers
+    ]
+    world.start(users.replace(handlers=tuple(broken)))
+    command_id = world.bury(type=CreditUser.type, arguments=ARGUMENTS, actor=CASHIER).command_id or ""
+    world.run("release", "users", "users.id=1")
+    world.bury(type=CreditUser.type, arguments=ARGUMENTS, actor=CASHIER)
+    world.run("dead", "replay", command_id)
+    world.sent()
+    with lane_admin("users") as admin:
+        timeline = timeline_in(admin, "users", command_id, {})
+    assert timeline is not None
+    assert "its replay waits for its key" in (timeline.where or "")
+    assert b"users.id" not in to_json(timeline_without_content(timeline))
 
 
 def test_a_step_whose_saga_was_told_that_it_failed_is_not_to_be_replayed(
