@@ -53,8 +53,17 @@ def test_when_all_are_held_the_run_says_so(tmp_path: Path) -> None:
 def test_ports_that_were_all_given_are_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
     start = ports.free_port()
     monkeypatch.setattr(ports, "_FREE_PORTS", range(start, start + 1))
-    monkeypatch.setattr(ports, "_chosen", set())
+    monkeypatch.setattr(ports, "_chosen", {})
     assert [ports.free_port(), ports.free_port()] == [start, start]
     monkeypatch.setattr(ports, "port_is_free", lambda *_: False)
     with pytest.raises(ConfigurationError, match="no port between"):
         ports.free_port()
+
+
+def test_those_that_were_given_last_are_not_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever got them has just chosen all that he needs, and may not have begun to listen."""
+    monkeypatch.setattr(ports, "_FREE_PORTS", range(1, 9))
+    monkeypatch.setattr(ports, "_chosen", {})
+    monkeypatch.setattr(ports, "port_is_free", lambda *_: True)
+    given = [ports.free_port() for _ in range(1000)]
+    assert all(len(set(given[at : at + 4])) == 4 for at in range(len(given) - 4))
