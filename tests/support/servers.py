@@ -4,6 +4,7 @@ Nothing here skips: a server that cannot be had fails the run.
 """
 
 import dataclasses
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from coordinator.dev.install import Installation, NeededProgram
 from coordinator.dev.plan import wanted_of
 from coordinator.dev.servers.addresses import ADMINISTRATOR
 from coordinator.dev.servers.programs import find
-from coordinator.dev.servers.server import Server
+from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.servers.server_set import ServerSet, remove_data
 from coordinator.registry import Registry
 from gateways.app import APP
@@ -37,15 +38,17 @@ class Running(NamedTuple):
     """The processes, where they are ours to kill."""
 
 
-def quorum_queues_are_noted(broker: Server) -> bool:
+def quorum_queues_are_noted(broker: RabbitMQ) -> bool:
     """Whether every quorum queue that is declared survives a SIGKILL of a broker that is a process of ours.
 
     RabbitMQ 3.10 notes a new one in a file up to half a second after it has confirmed the declaration; killed
-    before, it forgets the queue with all that is in it.
+    before, it forgets the queue with all that is in it. Folders say less: that of a queue which was deleted while
+    this node was down stays.
     """
+    members = re.findall(r'<<"([^"]+)">>', broker.control("eval", "ra_directory:list_registered(quorum_queues)."))
     (names,) = broker.data.glob("*/quorum/*/names.dets")
     noted = names.read_bytes()
-    return all(folder.name.encode() in noted for folder in names.parent.iterdir() if folder.is_dir())
+    return all(member.encode() in noted for member in members)
 
 
 def install_amqp_tools(log_path: Path) -> str:

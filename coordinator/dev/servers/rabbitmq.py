@@ -119,15 +119,16 @@ class RabbitMQ(Server):
             self._epmd.resume()
         super().resume()
 
-    def control(self, *command: str) -> None:
-        """Run a command of rabbitmqctl. Raises subprocess.SubprocessError."""
-        subprocess.run(
+    def control(self, *command: str) -> str:
+        """What a command of rabbitmqctl says. Raises subprocess.SubprocessError."""
+        ran = subprocess.run(
             [require("rabbitmq-server").resolve().parent / "rabbitmqctl", "-n", self.node, *command],
             env={**_inherited(), **self._environment()},
             check=True,
             capture_output=True,
             timeout=_CONTROL_TIMEOUT_S,
         )
+        return ran.stdout.decode()
 
     def write_configuration(self) -> None:
         """Write rabbitmq.conf, and the accounts that it names. They are as written there after each start."""
