@@ -252,11 +252,7 @@ class Cache:
             names = list(world.processes)
             self.cut_until[names[int(chance() * len(names))]] = world.now + chance() * 1.5
             world.trace("the cache cannot be reached by some: %s", self.cut_until)
-        elif kind < 0.6:
-            process = world.chaos.some_process()
-            process.stops_at_a_pause = True
-            world.trace("%s is told to stop as soon as its outcomes wait", process)
-        elif kind < 0.68:
+        elif kind < 0.55:
             self.server.lease, self.server.entries = None, {}
             world.trace("the cache is flushed")
         else:

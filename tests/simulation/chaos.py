@@ -190,7 +190,7 @@ class Chaos:
         for database in self.world.databases.values():
             database.lose_mark()
 
-    def some_process(self) -> Process:
+    def _process(self) -> Process:
         processes = list(self.world.processes.values())
         return processes[int(self.world.chance() * len(processes))]
 
@@ -212,7 +212,7 @@ class Chaos:
 
     def cut_database(self) -> None:
         """One process cannot reach its database, and all others can."""
-        process = self.some_process()
+        process = self._process()
         until = self.world.now + self.world.chance() * 1.5
         self.world.trace("%s is cut off from its database until %.3f", process.place, until)
         cut_until = self.world.databases[process.lane_name].cut_until
@@ -226,18 +226,18 @@ class Chaos:
         world.broker.cut_off(place, world.now + world.chance() * 1.5)
 
     def crash(self) -> None:
-        process = self.some_process()
+        process = self._process()
         self.world.trace("%s crashes", process)
         process.crash()
 
     def stop(self) -> None:
-        process = self.some_process()
+        process = self._process()
         self.world.trace("%s is told to stop", process)
         process.stop()
 
     def freeze(self) -> None:
         """A zombie: nothing runs in it until long after the broker has moved on."""
-        process = self.some_process()
+        process = self._process()
         process.freeze(self.world.now + self.world.chance() * 2.0)
         self.world.trace("%s freezes until %.3f", process, process.frozen_until)
         if process.channel is not None and self.world.chance() < 0.8:

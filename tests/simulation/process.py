@@ -58,7 +58,6 @@ class Process:
         self.place = name.partition("#")[0]
         self.is_dead = False
         self.is_stopping = False
-        self.stops_at_a_pause = False
         self.frozen_until = 0.0
         self.inbox = Inbox()
         self.store = store_of(self)
@@ -341,8 +340,6 @@ class Process:
             # Once all is healed, a lane that only looks at its database or keeps its cache has nothing to do.
             is_over = self.world.is_calm and isinstance(self._wanted, Take) and self._wanted.is_idle
             self._until = NEVER if is_over else self.world.now + delay_s
-            if self.stops_at_a_pause and isinstance(self._wanted, Pause):
-                self.stop()
         except StopIteration:
             self.has_ended = True
         except Crash:
