@@ -83,7 +83,8 @@ def known_in(admin: LaneAdmin, lane: str, command_id: str) -> Known:
         lane=lane,
         command_id=command_id,
         entry=None if entry is None else with_reason(entry, letters),
-        replay=_last_replay(admin, lane, command_id) if has_failed else None,
+        # To replay it takes its letter away.
+        replay=_last_replay(admin, lane, command_id) if has_failed and not letters else None,
         letters=letters,
         parked=parked,
         parked_letter=None if parked is None else first_letter(admin, parked.failed_id),

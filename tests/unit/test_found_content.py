@@ -180,12 +180,10 @@ def test_what_waits_in_a_paused_lane_is_nowhere_and_the_lane_is_named(
     assert said in (found.nothing or "")
 
 
-def test_a_row_whose_command_failed_is_found_with_its_letter_by_operators(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def finder_of_broken_credits(world: World, monkeypatch: pytest.MonkeyPatch) -> Finder:
+    """The handler of a credit has a defect from now on."""
     for name, value in world.environment.items():
         monkeypatch.setenv(name, value)
-    finder = Finder({"users": IDLE}, registry().service, lane_admin, lane_api_keys)
     users = registry().service("users")
 
     def fail(work: UnitOfWork, command: Command) -> None:
@@ -193,6 +191,13 @@ def test_a_row_whose_command_failed_is_found_with_its_letter_by_operators(
 
     broken = [structs.replace(each, handle=fail) if each.command is CreditUser else each for each in users.handlers]
     world.start(users.replace(handlers=tuple(broken)))
+    return Finder({"users": IDLE}, registry().service, lane_admin, lane_api_keys)
+
+
+def test_a_row_whose_command_failed_is_found_with_its_letter_by_operators(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder = finder_of_broken_credits(world, monkeypatch)
     for name in ("ada", "bob"):
         arguments = CreateUser(name=name, email=f"{name}@example.org").arguments()
         world.deliver(CommandMessage(command_id=new_command_id(), type=CreateUser.type, arguments=arguments))
@@ -234,16 +239,7 @@ def test_a_replay_says_what_came_of_it_as_the_first_try_does() -> None:
 
 
 def test_a_replay_that_failed_again_stands_at_its_own_letter(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in world.environment.items():
-        monkeypatch.setenv(name, value)
-    finder = Finder({"users": IDLE}, registry().service, lane_admin, lane_api_keys)
-    users = registry().service("users")
-
-    def fail(work: UnitOfWork, command: Command) -> None:
-        raise RuntimeError(SECRET)
-
-    broken = [structs.replace(each, handle=fail) if each.command is CreditUser else each for each in users.handlers]
-    world.start(users.replace(handlers=tuple(broken)))
+    finder = finder_of_broken_credits(world, monkeypatch)
     arguments = CreateUser(name="ada", email="ada@example.org").arguments()
     world.deliver(CommandMessage(command_id=new_command_id(), type=CreateUser.type, arguments=arguments))
     command_id = world.bury(type=CreditUser.type, arguments=ARGUMENTS, actor=CASHIER).command_id or ""
@@ -260,7 +256,7 @@ def test_a_replay_that_failed_again_stands_at_its_own_letter(world: World, monke
         assert again.todo == f"mend the cause, then: coordinator dead replay --lane users --letter {letter}"
         shown = world.run("command", command_id, "--lane", "users").stdout
         assert f"its replay is dead letter {letter} of lane users" in shown
-    world.start(users)
+    world.start(registry().service("users"))
     world.json("dead", "replay", "--letter", 3, "--lane", "users")
     world.sent()
     again = found()

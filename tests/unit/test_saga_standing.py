@@ -1,7 +1,7 @@
 """What is said of a saga that stands still: why, for operators, and the line that takes it up again."""
 
 import shlex
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -57,6 +57,21 @@ def keep(world: World, **fields: Any) -> None:
     engine.dispose()
 
 
+def waits_for_a_payment(since: datetime) -> tuple[Purchase, SagaStep]:
+    step = SagaStep(
+        command_id=STEP,
+        saga="purchase",
+        saga_id=23,
+        number=1,
+        name="authorize",
+        direction="do",
+        command_type="payments.open",
+        status="waiting",
+        began_at=since,
+    )
+    return Purchase(id=23, user_id=1, item_id=1, quantity=1, payment_method="pm", created_at=now()), step
+
+
 def found(**fields: Any) -> FoundSaga:
     condition = LaneCondition(**({"lane": "users", "state": "idle", "why": None, "waiting": 0} | fields))
     finder = Finder({"users": condition}, registry().service, lane_admin, lane_api_keys)
@@ -106,18 +121,7 @@ def test_a_saga_whose_answer_was_given_up_is_stuck(status: str, why: str, asked_
     """Its dead letter was discarded, or an operator has cancelled it: nobody goes on with the saga, also in a lane that
     has much to do."""
     at = now() - timedelta(seconds=asked_ago_s)
-    purchase = Purchase(id=23, user_id=1, item_id=1, quantity=1, payment_method="pm", created_at=now())
-    step = SagaStep(
-        command_id=STEP,
-        saga="purchase",
-        saga_id=23,
-        number=1,
-        name="authorize",
-        direction="do",
-        command_type="payments.open",
-        status="waiting",
-        began_at=at,
-    )
+    purchase, step = waits_for_a_payment(at)
     stops = [Stop(kind="settled", lane="payments", text="applied", command_id=STEP, status="applied", at=at)]
     busy = {lane: LaneCondition(lane=lane, state="running", why=None, waiting=7) for lane in ("users", "payments")}
     users = registry().service("users")
@@ -147,18 +151,7 @@ def test_a_call_that_nobody_has_any_more_is_said_to_be_lost(
 ) -> None:
     """One of which nobody knows when it was asked for may be none: a row may keep an answer for another reason."""
     asked_at = None if asked_ago_s is None else now() - timedelta(seconds=asked_ago_s)
-    purchase = Purchase(id=23, user_id=1, item_id=1, quantity=1, payment_method="pm", created_at=now())
-    step = SagaStep(
-        command_id=STEP,
-        saga="purchase",
-        saga_id=23,
-        number=1,
-        name="authorize",
-        direction="do",
-        command_type="payments.open",
-        status="waiting",
-        began_at=now() - timedelta(seconds=60),
-    )
+    purchase, step = waits_for_a_payment(now() - timedelta(seconds=60))
     stops = [Stop(kind="settled", lane="payments", text="applied", at=asked_at)]
     stops.append(Stop(kind="outside", lane="payments", text="row 7 keeps the answer", at=asked_at))
     known: dict[str, Any] = {"state": "idle", "waiting": 0, "under_way": 0, "oldest_s": 0.0}
