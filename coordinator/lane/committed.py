@@ -1,25 +1,22 @@
 """The work of a batch's transactions so far; a settlement is made from it."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from msgspec import Struct
 
 from coordinator.lane.basis import Fate
 from coordinator.lane.request import Request
-from coordinator.service.rows import Ref, Row, ref_of
+from coordinator.service.rows import Ref, Row, needs_review, ref_of
 from coordinator.service.saga import SagaRow
 from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Series, Timer
 from coordinator.stores.port import Changes
-
-NEEDS_REVIEW: Final = "needs_review"
 
 
 class Committed(Struct):
     """`released` are commands that waited for their key; no delivery of the batch brought them.
 
     `saved` are rows as they are behind all of it, and as they were in between; `removed` are the keys of rows that are
-    gone, or were gone before what `saved` has of them. `reviews` are flows of sagas that a person has to look at.
+    gone, or were gone before what `saved` has of them. `reviews` are rows that a person has to look at.
     """
 
     fates: list[Fate] = []
@@ -28,7 +25,7 @@ class Committed(Struct):
     timers: list[Timer] = []
     saved: list[Row] = []
     removed: list[Ref[Row]] = []
-    reviews: list[SagaRow] = []
+    reviews: list[Row] = []
 
     def add(self, requests: Sequence[Request], fates: Sequence[Fate], changes: Changes) -> list[int]:
         """Note the work of a committed transaction; return the emitted commands that it has withdrawn."""
@@ -43,9 +40,9 @@ class Committed(Struct):
         for rows in (*changes.updates, *changes.inserts):
             if not isinstance(rows[0], LANE_MODELS):
                 self.saved += rows
-                if isinstance(rows[0], SagaRow):
+                if rows[0].__review__ is not None:
                     self.reviews += [
-                        row for row in rows if isinstance(row, SagaRow) and _comes_to_review(row, changes.before(row))
+                        row for row in rows if needs_review(row) and not _needed_it(row, changes.before(row))
                     ]
             elif isinstance(rows[0], Timer):
                 self.timers += [row for row in rows if isinstance(row, Timer)]
@@ -64,10 +61,12 @@ class Committed(Struct):
             self.saved = [row for row in self.saved if ref_of(row) not in refs]
 
 
-def _comes_to_review(row: SagaRow, before: Row | None) -> bool:
-    """Whether a flow has ended so that a person has to look, and has not just got another value since."""
-    was_so = isinstance(before, SagaRow) and (before.status, before.ended_at) == (NEEDS_REVIEW, row.ended_at)
-    return row.status == NEEDS_REVIEW and not was_so
+def _needed_it(row: Row, before: Row | None) -> bool:
+    """Whether a row that needs a review has just got another value since it came to that."""
+    if before is None or not needs_review(before):
+        return False
+    # A flow may have been taken up and have ended again between two transactions.
+    return not (isinstance(row, SagaRow) and isinstance(before, SagaRow) and row.ended_at != before.ended_at)
 
 
 def series_in(changes: Changes) -> dict[str, Series]:

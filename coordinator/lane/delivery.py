@@ -7,7 +7,6 @@ from msgspec import Struct
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Ref, Row
-from coordinator.service.saga import SagaRow
 from coordinator.service.trace_context import TraceContext
 from coordinator.stores.lane_tables import DeadLetter, OutboxEntry, Timer
 
@@ -86,7 +85,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     Announce the rows to the projections; send the replies; publish the emitted commands, and forget those with an id of
     `withdrawn`; soon, acknowledge every delivery of `tags`. `dead_letters` are in the lane's database already;
     `dropped` counts those that had no room there. `bare_failures` have no dead letter. `timers` were set: the lane
-    keeps them. `reviews` are flows of sagas that a person has to look at now. `traced` are the commands about which
+    keeps them. `reviews` are rows that a person has to look at now. `traced` are the commands about which
     spans are to be recorded, where this process records any.
     """
 
@@ -99,7 +98,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     withdrawn: list[int] = []
     saved: list[Row] = []
     removed: list[Ref[Row]] = []
-    reviews: list[SagaRow] = []
+    reviews: list[Row] = []
     bare_failures: list[BareFailure] = []
     timers: list[Timer] = []
     traced: list[TracedCommand] = []

@@ -23,7 +23,6 @@ from coordinator.lane.tenancy import Clock, Tenancy
 from coordinator.lane.transactions import Transactions
 from coordinator.lane.window import Window
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.declared_sagas import sagas_of
 from coordinator.service.service import Service
 from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import OutboxEntry
@@ -51,7 +50,7 @@ class Lane:
         emitting = targets if isinstance(targets, Targets) else Targets(service.lane, targets)
         handlers: Handlers = {each.command.type: each for each in (*service.handlers, *CONTROL_HANDLERS)}
         self._types = frozenset(handlers)
-        self._sagas = sagas_of(service.models)
+        self._reviewed = [model.table for model in service.models if model.__review__ is not None]
         self._store = store
         self._elapsed_s = elapsed_s
         self._high_water = HighWater(service.lane)
@@ -116,9 +115,9 @@ class Lane:
         return self._types
 
     @property
-    def sagas(self) -> Collection[str]:
-        """The names of the sagas that it runs."""
-        return self._sagas
+    def reviewed(self) -> Collection[str]:
+        """The tables of whose rows one may come to need a person's review."""
+        return self._reviewed
 
     @property
     def parked_keys(self) -> int:

@@ -8,7 +8,7 @@ from coordinator.lane.row_texts import row_text
 from coordinator.operate.parked import key_named, waiters
 from coordinator.operate.reasons import first_letter, letter_todo, parked_todo, told_of
 from coordinator.service.options import Options
-from coordinator.service.rows import Key, Ref, Row, key_of
+from coordinator.service.rows import Key, Ref, Row, key_of, needs_review
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
 from coordinator.service.upgrades import parse_sent
@@ -37,15 +37,24 @@ def row_waits(admin: LaneAdmin, service: Service, ref: Ref[Row], row: Row | None
         reason = "" if first is None or row is None else f": {first.reason}"
         behind = f"behind command {parked.failed_id}, which failed ({parked.error_code}){reason}"
         return f"{waiters(parked)} for {ordering_key}, {behind}", parked_todo(lane, ordering_key, first)
-    if row is None or not any(handler.target is not None for handler in service.handlers):
+    if row is None:
         return None
     letter = _letter_for(admin, service, row)
     if letter is None:
-        return None
+        return _review(row)
     return (
         f"{letter.type} for it failed ({letter.code}): {letter.reason}",
         letter_todo(lane, letter.id, letter.command_id, told_of(letter)),
     )
+
+
+def _review(row: Row) -> tuple[str, str] | None:
+    """That a person has to look at the row itself."""
+    if row.__review__ is None or not needs_review(row):
+        return None
+    column, code = row.__review__[0], getattr(row, "reason_code", None)
+    said = "" if code is None else f" ({code})"
+    return f"its {column} is {getattr(row, column)}{said}", "a person decides: docs/OPERATING.md, What needs a person"
 
 
 def _names_of(row: Row) -> dict[str | tuple[str, ...], Key]:
@@ -57,6 +66,8 @@ def _letter_for(admin: LaneAdmin, service: Service, row: Row) -> DeadLetter | No
     """The first dead letter of a command for this row, among those that are looked at."""
     named = _names_of(row)
     handlers = {handler.command.type: handler for handler in service.handlers}
+    if not any(handler.target is not None for handler in handlers.values()):
+        return None
     parts = (part for value in named.values() for part in (value if isinstance(value, tuple) else (value,)))
     for value in dict.fromkeys(parts):
         if not isinstance(value, int | str):

@@ -11,6 +11,8 @@ from types import NoneType
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
+
 from coordinator.service.class_defects import defects_of_class, fields_of
 from coordinator.service.commands import Command
 from coordinator.service.declared import kinds_of
@@ -127,6 +129,7 @@ def _of_columns(model: type[Row]) -> Iterator[str]:
         elif NoneType in kinds and not may_be_none:
             yield f"{name}.{column}: a key is never None"
     yield from _of_indexes(model, hints)
+    yield from _of_review(model, hints)
 
 
 def _of_key(name: str, key: Any) -> Iterator[str]:
@@ -184,6 +187,24 @@ def _of_indexes(model: type[Row], hints: Mapping[str, Any]) -> Iterator[str]:
                 f"{name}.{column}: an index cannot have a {kind}: its columns are of the types int, str, bool, UUID, "
                 "Decimal, date, datetime, enums and Literal"
             )
+
+
+def _of_review(model: type[Row], hints: Mapping[str, Any]) -> Iterator[str]:
+    name = model.__name__
+    declared: Any = model.__review__
+    if declared is None:
+        return
+    if not (isinstance(declared, tuple) and len(declared) == 2 and isinstance(declared[0], str)):  # noqa: PLR2004
+        yield f'{name}: review={declared!r:.100} is no column with a value: write it as review=("…", "…")'
+        return
+    column, value = declared
+    if column not in model.__struct_fields__:
+        yield f"{name} has no field {column}, by which a row is to need a review"
+        return
+    try:
+        msgspec.convert(value, hints[column])
+    except (msgspec.ValidationError, TypeError):
+        yield f"{name}.{column} is never {value!r:.100}, at which a row is to need a review"
 
 
 def _of_key_in_index(keys: tuple[Any, ...], columns: tuple[str, ...]) -> Iterator[str]:

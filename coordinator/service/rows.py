@@ -74,6 +74,7 @@ if TYPE_CHECKING:
             unique: tuple[str, ...] = (),
             index: tuple[str | tuple[str, ...], ...] = (),
             audited: bool = False,
+            review: tuple[str, str | int | Enum] | None = None,
             frozen: bool = True,
             kw_only: bool = True,
         ) -> None: ...
@@ -81,8 +82,8 @@ if TYPE_CHECKING:
 else:
 
     class _RowMeta(DeclaredMeta):
-        keywords = ("table", "key", "unique", "index", "audited")
-        attributes: ClassVar[Mapping[str, str]] = {"audited": "__audited__"}
+        keywords = ("table", "key", "unique", "index", "audited", "review")
+        attributes: ClassVar[Mapping[str, str]] = {"audited": "__audited__", "review": "__review__"}
 
         def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
             if "table" in options:
@@ -118,6 +119,8 @@ class Row(_DeclaredRow):
     service").
 
     With `audited=True` the lane keeps of every command which rows of the class it has changed, for `coordinator audit`.
+    `review=("status", "needs_review")` names a column and the value at which a person has to look at the row: the lane
+    counts each that comes to it, and logs its key, and its `reason_code` where the class has that field.
 
     A `table` that is there already may be given as SQLAlchemy's `Table`, or as a class that is mapped to one.
     """
@@ -125,6 +128,7 @@ class Row(_DeclaredRow):
     __table__: ClassVar[Table | None] = None
     __key_of__: ClassVar[Any]
     __audited__: ClassVar[bool] = False
+    __review__: ClassVar[tuple[str, str | int | Enum] | None] = None
     __index_is_needed__: ClassVar[bool] = True
     """False: its indexes are made with its table, and a table of before does without them."""
     __leads_to__: ClassVar["Leads | None"] = None
@@ -305,6 +309,12 @@ def key_of(row: Row) -> Key:
 def ref_of(row: R) -> "Ref[R]":
     """Names the row under a row's key."""
     return Ref(type(row), row.key, key_of(row))
+
+
+def needs_review(row: Row) -> bool:
+    """Whether a person has to look at a row, as its class says."""
+    declared = row.__review__
+    return declared is not None and bool(getattr(row, declared[0]) == declared[1])
 
 
 def key_columns(model: type[Row]) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ _OF_ANY_STEP: Final = frozenset({("do", "not_done"), ("undo", "done")})
 """Verdicts on a step, by its direction, for which the release need not have it."""
 
 
-class SagaRow(VersionedRow):
+class SagaRow(VersionedRow, review=("status", "needs_review")):
     """The fields that the row of every saga has.
 
     `position` counts the steps that are done and not undone, `emitted` the commands of its steps.

@@ -49,7 +49,7 @@ class LaneThread:
         self._confirmed_lock = threading.Lock()
         self._confirmed: list[OutboxEntry] = []
         watched = None if projection is None else _WatchedProjection(projection, self._awaited)
-        observer: Observer = Observed(name, lane.types, settings.logged_batch_s, database, lane.sagas)
+        observer: Observer = Observed(name, lane.types, settings.logged_batch_s, database, lane.reviewed)
         if isinstance(self._awaited, TimedAwaited) and (recording := recorder()) is not None:
             observer = TracedObserver(observer, recording, name, self._awaited, database=database, messaging=messaging)
         self._loop = LaneLoop(lane, carrier, watched, LaneLeaseProof(lane), observer, settings.retry_delay_s)

@@ -14,10 +14,10 @@ from coordinator.lane.delivery import Settlement, Suspension
 from coordinator.runtime.recording import Attributes
 from coordinator.runtime.telemetry import whole_us
 from coordinator.service.authors_code import authors_line
-from coordinator.service.declared_sagas import saga_of
 from coordinator.service.descriptions import described
 from coordinator.service.lane_names import settings_prefix
-from coordinator.service.saga import SagaRow
+from coordinator.service.personal import personal_fields
+from coordinator.service.rows import Row, key_columns, key_of, shown_key
 from coordinator.stores.port import Lease
 
 COMMANDS = Counter("coordinator_lane_commands_total", "Commands settled.", ["lane", "type", "status"])
@@ -34,7 +34,7 @@ SUSPENSIONS = Counter(
 )
 PROJECTION_ERRORS = Counter("coordinator_lane_projection_errors_total", "Errors of the lane's projection.", ["lane"])
 REVIEWS = Counter(
-    "coordinator_lane_saga_reviews_total", "Times that a flow of a saga came to need a review.", ["lane", "saga"]
+    "coordinator_lane_reviews_total", "Times that a row, or a flow of a saga, came to need a review.", ["lane", "table"]
 )
 TAKEOVERS = Counter("coordinator_lane_takeovers_total", "Times that this process took the lane over.", ["lane"])
 BATCH_SECONDS = Histogram("coordinator_lane_batch_seconds", "Time to apply and commit one batch.", ["lane"])
@@ -73,16 +73,16 @@ class Observed:
         types: Collection[str],
         logged_batch_s: float = math.inf,
         database: Attributes = (),
-        sagas: Collection[str] = (),
+        reviewed: Collection[str] = (),
     ) -> None:
-        """`types` are those of the commands that the lane applies, `sagas` the names of those that it runs. A batch of
-        this time, or longer, gets a line.
+        """`types` are those of the commands that the lane applies, `reviewed` the tables of whose rows one may
+        come to need a review. A batch of this time, or longer, gets a line.
 
         `database` says where it is, for lines about it.
         """
-        for saga in sagas:
-            # An alert sees a counter rise, and not one that begins with its first flow.
-            REVIEWS.labels(lane, saga)
+        for table in reviewed:
+            # An alert sees a counter rise, and not one that begins with its first row.
+            REVIEWS.labels(lane, table)
         self._database = dict(database)
         self._lane = lane
         self._logged_batch_s = logged_batch_s
@@ -192,12 +192,24 @@ class Observed:
             **({"trace_id": traces.pop()} if len(traces) == 1 else {}),
         )
 
-    def _note_reviews(self, flows: Sequence[SagaRow]) -> None:
-        for row in flows:
-            saga = saga_of(type(row))
-            name = OTHER if saga is None else saga.name
-            REVIEWS.labels(self._lane, name).inc()
-            log.warning("saga_needs_review", lane=self._lane, saga=name, id=row.id, code=row.reason_code)
+    def _note_reviews(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            REVIEWS.labels(self._lane, row.table).inc()
+        for row in rows[:LOGGED_MAX]:
+            model = type(row)
+            key = {"key": shown_key(key_of(row))}
+            is_personal = not set(personal_fields(model)).isdisjoint(key_columns(model))
+            code = getattr(row, "reason_code", None)
+            log.warning(
+                "row_needs_review",
+                lane=self._lane,
+                table=row.table,
+                **({"personal": key} if is_personal else key),
+                **({} if code is None else {"code": code}),
+            )
+        more = len(rows) - LOGGED_MAX
+        if more > 0:
+            log.warning("more_rows_need_review", lane=self._lane, rows=more)
 
     def _log_dead(self, settlement: Settlement) -> None:
         """Log a line for each, up to a limit: thousands at once can be read in the database."""

@@ -92,7 +92,7 @@ Table(
 )
 
 
-class Payment(VersionedRow, table="payments", key="id", audited=True):
+class Payment(VersionedRow, table="payments", key="id", audited=True, review=("status", "needs_review")):
     """A payment. At most `amount` is captured, and at most the captured amount is refunded.
 
     `pending_action` is the action that the provider is being asked for; `wanted` is the action to take after its

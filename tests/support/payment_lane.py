@@ -10,6 +10,7 @@ from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import Effect
+from coordinator.service.rows import Row
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment
@@ -44,12 +45,15 @@ class PaymentLane:
         self.lane = LaneUnderTest(MemoryStore(self.database), service=SERVICE)
         self.calls: list[Effect] = []
         self.replies: list[Reply] = []
+        self.reviews: list[Row] = []
+        """What settlements say that a person has to look at."""
         self._numbers = itertools.count(1)
 
     def do(self, command: Command, *, number: int | None = None, waits: bool = False) -> Outcome:
         """Apply one; `number` is its id's, to have it applied again."""
         number = next(self._numbers) if number is None else number
         settlement = self.lane.settle(delivery(number, command, continuation=REPLIED if waits else None))
+        self.reviews += settlement.reviews
         for entry in settlement.emitted:
             if entry.lane == "effects.payments":
                 self.calls.append(msgspec.json.decode(entry.arguments, type=EFFECTS[entry.type]))

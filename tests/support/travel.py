@@ -15,8 +15,8 @@ from coordinator.service.continuation import Deferred, continued
 from coordinator.service.options import Options, Origin
 from coordinator.service.outcome import Outcome, OutcomeError, Status
 from coordinator.service.principal import Principal
-from coordinator.service.rows import R
-from coordinator.service.saga import SagaRow, Verdict
+from coordinator.service.rows import R, Row
+from coordinator.service.saga import Verdict
 from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
@@ -40,7 +40,7 @@ class Travel:
         self._lane = Lane(service, self._store, lambda: self.now, "test", LaneSettings(), lambda: 0.0)
         self._numbers = itertools.count(1)
         self.asked: list[str] = []
-        self.reviews: list[SagaRow] = []
+        self.reviews: list[Row] = []
         """The flows of which settlements say that a person has to look."""
         if is_somebody_there:
             self.do(Welcome())

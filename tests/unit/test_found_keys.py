@@ -30,9 +30,10 @@ LANE = "clinic"
 IDLE = LaneCondition(lane=LANE, state="idle", why=None, waiting=0)
 
 
-class Slot(VersionedRow, table="slots", key=("doctor", "number")):
+class Slot(VersionedRow, table="slots", key=("doctor", "number"), review=("number", 404)):
     doctor: Annotated[str, Meta(max_length=20)]
     number: int
+    reason_code: Annotated[str, Meta(max_length=20)] = "not_on_any_floor"
 
 
 class OpenSlot(Command, type="clinic.open"):
@@ -166,3 +167,13 @@ def test_who_asks_for_it_by_a_part_is_told_the_form(clinic_lane: tuple[str, Lane
     form = "rows of slots are found by doctor, number together, as slots/DOCTOR/NUMBER; "
     for text, is_told in (("slots/17", True), ("slots/kim/x", True), ("slots/kim/17", False)):
         assert (found(url, text, operates=False).nothing or "").startswith(form) is is_told, text
+
+
+def test_a_row_at_which_a_person_has_to_look_says_so_to_who_may_see_it(clinic_lane: tuple[str, Lane]) -> None:
+    url, lane = clinic_lane
+    settle(lane, 1, OpenSlot(doctor="kim", number=404))
+    (row,) = found(url, "slots/kim/404").rows
+    assert (row.is_stuck, row.why) == (True, "its number is 404 (not_on_any_floor)")
+    assert row.todo == "a person decides: docs/OPERATING.md, What needs a person"
+    (hidden,) = found(url, "slots/kim/404", operates=False).rows
+    assert (hidden.is_stuck, hidden.why) == (False, None)

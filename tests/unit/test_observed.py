@@ -5,6 +5,8 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from coordinator.lane.delivery import Settlement
+from coordinator.service.personal import Personal
+from coordinator.service.rows import Row
 from coordinator.stores.port import Lease
 from coordinator.worker.observed import Observed
 from tests.support.trips import Trip
@@ -34,14 +36,36 @@ def test_the_gaps_are_shown_after_each_change_and_by_the_next_one_who_has_the_la
     assert _shown("publisher_gaps") == 0
 
 
-def test_flows_that_need_a_review_are_counted_from_nought_and_named() -> None:
-    def reviews() -> float | None:
-        return REGISTRY.get_sample_value("coordinator_lane_saga_reviews_total", {"lane": LANE, "saga": "trip"})
+class Claim(Row, table="claims", key=("holder", "number"), review=("is_odd", True)):
+    holder: Personal[str]
+    number: int
+    is_odd: bool = False
 
-    observed = Observed(LANE, (), sagas=["trip"])
-    assert reviews() == 0, "so that an alert sees the first one"
+
+def test_rows_that_need_a_review_are_counted_from_nought_and_named() -> None:
+    def reviews() -> list[float | None]:
+        tables = ("trips", "claims")
+        return [
+            REGISTRY.get_sample_value("coordinator_lane_reviews_total", {"lane": LANE, "table": table})
+            for table in tables
+        ]
+
+    observed = Observed(LANE, (), reviewed=["trips", "claims"])
+    assert reviews() == [0, 0], "so that an alert sees the first one"
+    trip = Trip(id=17, status="needs_review", reason_code="lost_ticket")
     with capture_logs() as lines:
-        observed.settled(Settlement(reviews=[Trip(id=17, status="needs_review", reason_code="lost_ticket")]), 0, 1)
-    assert reviews() == 1
-    (line,) = lines
-    assert (line["event"], line["saga"], line["id"], line["code"]) == ("saga_needs_review", "trip", 17, "lost_ticket")
+        observed.settled(Settlement(reviews=[trip, Claim(holder="ada", number=2, is_odd=True)]), 0, 1)
+    assert reviews() == [1, 1]
+    level = {"log_level": "warning", "event": "row_needs_review", "lane": LANE}
+    assert lines == [
+        {**level, "table": "trips", "key": "17", "code": "lost_ticket"},
+        {**level, "table": "claims", "personal": {"key": "ada/2"}},
+    ]
+
+
+def test_of_many_rows_that_need_a_review_at_once_the_log_has_some_and_their_number() -> None:
+    with capture_logs() as lines:
+        rows: list[Row] = [Trip(id=number, status="needs_review") for number in range(13)]
+        Observed(LANE, ()).settled(Settlement(reviews=rows), 0, 1)
+    assert [line.get("key") for line in lines] == [*map(str, range(10)), None]
+    assert (lines[-1]["event"], lines[-1]["rows"]) == ("more_rows_need_review", 3)

@@ -64,6 +64,7 @@ def test_a_hold_that_one_copy_denies_and_another_doubts_needs_a_review(
         lane.applied(result)
     assert (lane.payment.status, lane.payment.reason_code) == ("needs_review", "answer_lost")
     assert len(lane.replies) == 1, "who waits is told once"
+    assert lane.reviews == [lane.payment], "and somebody who can look, too"
 
 
 @pytest.mark.parametrize("comes", [HELD, event("authorized"), seen("authorized", provider_id=PROVIDER_ID)])

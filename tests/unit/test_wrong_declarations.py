@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID, uuid4
 
 import pytest
@@ -65,6 +65,19 @@ class Visit(Command, type="seats.visit"):
 
 
 def visit(work: UnitOfWork, command: Visit) -> None: ...
+
+
+class ReviewText(Row, table="review_text", key="id", review="needs_review"):
+    id: int
+
+
+class ReviewNowhere(Row, table="review_nowhere", key="id", review=("state", "needs_review")):
+    id: int
+
+
+class ReviewNever(Row, table="review_never", key="id", review=("status", "needs_reveiw")):
+    id: int
+    status: Literal["open", "needs_review"] = "open"
 
 
 class AuditedYes(Row, table="audited_yes", key="id", audited="yes"):
@@ -259,6 +272,11 @@ WRONG: dict[str, dict[str, Any]] = {
     "work.exists(UniquePair, hall=…, place=…) before it adds one": {"models": (UniquePair,)},
     'UniqueNothing: unique=None is no tuple of names: write it as unique=("…",)': {"models": (UniqueNothing,)},
     "AuditedYes: audited='yes' says neither yes nor no: write audited=True": {"models": (AuditedYes,)},
+    'ReviewText: review=\'needs_review\' is no column with a value: write it as review=("…", "…")': {
+        "models": (ReviewText,)
+    },
+    "ReviewNowhere has no field state, by which a row is to need a review": {"models": (ReviewNowhere,)},
+    "ReviewNever.status is never 'needs_reveiw', at which a row is to need a review": {"models": (ReviewNever,)},
     "Typeless: name 'Nowhere' is not defined; its fields' types must be found in its module": {"models": (Typeless,)},
     "Wrong.place: JSON has no form for tests.unit.test_wrong_declarations.Place": {"models": (Wrong,)},
     "Wrong.price: Digits says how many digits a Decimal has, and this is none": {"models": (Wrong,)},
