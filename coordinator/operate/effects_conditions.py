@@ -16,7 +16,7 @@ from coordinator.transports.inprocess.operators_socket import CallsAtHand
 STUCK_S: Final = 3.0
 """A lane in whose queue something waits, and that has settled nothing for this long, is stuck. An entry of an outbox
 that is older, while RabbitMQ answers, has been refused."""
-NO_WORKER: Final = "no effect worker runs: start one"
+NO_WORKER: Final = "no effect worker runs"
 NAME_THEM: Final = "name them with --coordinator URL, or in OPERATIONS_COORDINATORS"
 
 

@@ -326,7 +326,9 @@ def outside_stop(
     elif effects.state == "no_worker":
         is_away = effects.why == NO_WORKER
         todo = (
-            f"start one: coordinator effects {lane}" if is_away else "mend that: the workers go on by themselves then"
+            f"start one, with its account: coordinator effects {lane}"
+            if is_away
+            else "mend that: the workers go on by themselves then"
         )
     elif letters and effects.state != "working":
         why = f"{effects_key(lane)} has dead letters, and one may be its call: {letters[0].code}: {letters[0].reason}"
@@ -338,7 +340,8 @@ def outside_stop(
     elif effects.state == "working" and waited_s >= STUCK_S:
         asked = "it is made again until there is one" if effects.why is None else effects.why
         why = f"{whose} call to the outside has had no result for {waited_s:.0f} s; {asked}"
-        todo = f"nothing is lost; if it goes on, look at the other side, and at the log of {lane}'s effect workers"
+        log = "of the process" if condition.is_local else f"of {lane}'s effect workers"
+        todo = f"nothing is lost; if it goes on, look at the other side, and at the log {log}"
     return msgspec.structs.replace(stop, why=why, todo=todo)
 
 
@@ -358,7 +361,7 @@ def _todo(condition: LaneCondition) -> str | None:
         case "paused":
             return f"once the reason is over: coordinator resume {lane}"
         case "stuck" | "unknown" if condition.why and "no coordinator" in condition.why:
-            return f"start one: coordinator run {lane}"
+            return f"start one, with its account: coordinator run {lane}"
         case "suspended":
             return suspended_todo(lane, condition.cause)
         case "unknown":

@@ -157,6 +157,7 @@ def _parked(known: Known, key: ParkedKey) -> Stop:
         why=f"command {key.failed_id} failed ({key.error_code}), and {waiters(key)} behind it",
         todo=parked_todo(lane, key.ordering_key, known.parked_letter),
         letter=None if known.parked_letter is None else known.parked_letter.id,
+        said=None if known.parked_letter is None else known.parked_letter.reason,
         before=place + 1,
         ordering_key=key.ordering_key,
     )

@@ -10,7 +10,7 @@ from coordinator.operate.effects_conditions import effects_condition
 from coordinator.operate.finding import Finder
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.open import lane_admin, lane_api_keys
-from coordinator.operate.places import Known, PlaceKind, Stop, stops_of
+from coordinator.operate.places import Known, PlaceKind, Stop, known_in, stops_of
 from coordinator.operate.processes import SeenProcess
 from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operate.timelines import timeline_in
@@ -287,8 +287,11 @@ def test_a_viewer_is_not_told_the_key_for_which_a_replay_waits(world: World, mon
     world.sent()
     with lane_admin("users") as admin:
         timeline = timeline_in(admin, "users", command_id, {})
+        stop = stops_of(known_in(admin, "users", command_id))[-1]
     assert timeline is not None
     assert "its replay waits for its key" in (timeline.where or "")
+    assert SECRET in (stop.said or ""), "why the command failed behind which it waits"
+    assert SECRET not in f"{stop.text} {stop.why} {timeline.where} {timeline.why}"
     assert b"users.id" not in to_json(timeline_without_content(timeline))
 
 

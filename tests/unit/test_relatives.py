@@ -319,7 +319,7 @@ def test_what_the_broker_has_refused_says_so_until_its_lane_tries_again() -> Non
     nobody = condition(lane="items", state="stuck", why="no coordinator consumes its queue")
     held = held_up(late, idle | {"items": nobody})
     assert (held.why or "").endswith("; lane items is stuck: no coordinator consumes its queue")
-    assert held.todo == "start one: coordinator run items"
+    assert held.todo == "start one, with its account: coordinator run items"
     # A call to the outside that one process has handed over to its worker was refused by nobody.
     assert held_up(replace(late, target="effects.users"), {"users": condition(is_local=True)}).why is None
 
