@@ -59,6 +59,14 @@ class ReadDatabase:
         number = number_of_host(connection)
         return self.name if number is None else f"{self.name}-{number}"
 
+    async def look(self) -> tuple[str, int]:
+        """The name of the server that a read has now, and how far the lane has come there. Raises the driver's
+        errors."""
+        if not isinstance(self.database, AsyncEngine):
+            return self.name, await _place(self.database, self.lane)
+        async with self.database.connect() as connection:
+            return self.name_by(connection), await _place_by(connection, self.lane)
+
 
 class NeededRecency:
     """What one request's reads must show, and who has served them (`served`, in the order of their first reads).

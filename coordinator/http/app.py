@@ -4,7 +4,7 @@ This module opens no connection.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -30,7 +30,7 @@ from coordinator.http.contract.credentials import BEARER
 from coordinator.http.contract.problem_codes import PROBLEM_CODES, ProblemCode
 from coordinator.http.contract.served import CONTRACT, ServedContract, page_routes
 from coordinator.http.contract.served import routes as contract_routes
-from coordinator.http.database_part import DatabasePart, ReplicasPart
+from coordinator.http.database_checks import database_checks
 from coordinator.http.found_commands import COMMAND_LOGS, PRIMARY_LOGS
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import LANES, READ_DATABASES, SERVICE_NAME, SETTINGS, TARGETS, UPGRADES
@@ -65,7 +65,6 @@ from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LEASE_TABLE, LogEntry
 from coordinator.stores.mongodb.documents import Documents
-from coordinator.stores.sql.hosts_in_turns import hosts_in_turns
 from coordinator.transports.port import CommandTransport
 
 common_routes: Final = (*command_routes, *outcome_routes, *health_routes, *contract_routes, *page_routes)
@@ -257,7 +256,9 @@ def create_joint_app(
     for each in served:
         show_pool(each.gateway.name, each.database, settings.read_pool_max)
         tables = (*each.gateway.tables, *(access_tables if each is served[0] else ()))
-        app[CHECKS] += [_of(app, each.gateway, check) for check in _database_checks(each, tables)]
+        asked = ReadDatabase(lane=each.gateway.name, database=each.asked, primary=each.own_primary)
+        checks = database_checks(asked, each.own_primary, tables)
+        app[CHECKS] += [_of(app, each.gateway, check) for check in checks]
     if authenticator is not None:
         authentication = app[AUTHENTICATION] = Authentication(authenticator, PrincipalLimits(settings))
         # Who is known already is still served meanwhile, so readiness only shows it.
@@ -367,31 +368,6 @@ _PLACE: Final = re.compile(r"\{[^{}]*\}")
 def _of(app: web.Application, gateway: Gateway, check: Check) -> Check:
     """A check that no other gateway of the application has by this name."""
     return check if len(app[LANES]) == 1 else replace(check, name=f"{check.name} of {gateway.name}")
-
-
-def _database_checks(served: ServedGateway, tables: Sequence[Needed]) -> Iterator[Check]:
-    part = DatabasePart(served.asked, served.gateway.name, tables)
-    yield Check("database", part.problem, reason=partial(_reason, part), refusal=lambda: part.refusal)
-    if served.own_primary is not None:
-        primary = DatabasePart(served.own_primary, served.gateway.name, tables)
-        # Where it is away, most reads are served. Until it was there nobody knows whether it is this lane's.
-        yield Check(
-            "primary",
-            primary.problem,
-            required=False,
-            reason=partial(_reason, primary),
-            needed_now=lambda: not primary.was_well,
-            refusal=lambda: primary.refusal,
-        )
-    turns = hosts_in_turns(served.asked) if isinstance(served.asked, AsyncEngine) else None
-    if turns is not None:
-        replicas = ReplicasPart(turns)
-        # Where one is away the others serve.
-        yield Check("replicas", replicas.problem, required=False, reason=partial(_reason, replicas))
-
-
-def _reason(part: DatabasePart | ReplicasPart) -> str:
-    return part.reason
 
 
 async def _problem(transport: CommandTransport) -> str | None:

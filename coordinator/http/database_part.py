@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from coordinator.client.database import NO_TLS, Needed, NoTls, reading_problem
@@ -27,7 +27,15 @@ class DatabasePart:
     load.
     """
 
-    def __init__(self, database: Database, lane: str, tables: Sequence[Needed]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        lane: str,
+        tables: Sequence[Needed],
+        is_well: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`is_well` is called where it was found to be of use, each time."""
+        self._is_well = is_well
         self._database = database
         self._lane = lane
         self._tables = tables
@@ -74,6 +82,8 @@ class DatabasePart:
                     self.reason = self._problem or NO_ANSWER
                     self._is_refused = self._problem is not None
                     self.was_well = self.was_well or not self._is_refused
+                    if self._is_well is not None and not self._is_refused:
+                        await self._is_well()
                 self._asked_s = began_s
             return self._problem
 

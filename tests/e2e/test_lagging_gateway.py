@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import aiohttp
 import psycopg
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.dev.servers.addresses import ACCOUNT, HOST
 from coordinator.dev.servers.ports import free_port
@@ -107,6 +108,36 @@ async def test_a_command_that_another_gateway_took_is_found_at_the_primary(
             command_id = made.headers["Command-Id"]
         async with session.get(f"{lagging_system.urls['users']}/commands/{command_id}") as answer:
             assert (answer.status, (await answer.json())["status"]) == (200, "applied")
+
+
+async def test_metrics_tell_how_far_the_standby_has_come(
+    lagging_system: System, servers: tuple[PostgreSQL, PostgreSQLStandby]
+) -> None:
+    primary, standby = servers
+    lagging_system.start_gateway("users")
+    other = lagging_system.urls["users"]
+    async with aiohttp.ClientSession(headers=HEADERS) as session:
+        await write_all(other, "/users", ADA, 1, 1, "ada")
+        await asyncio.to_thread(catch_up, primary, standby)
+        lagging_system.start_gateway("users", USERS_READER_URL=reader(standby), USERS_PRIMARY_URL=reader(primary))
+        await asyncio.to_thread(stand_still, standby)
+        async with session.post(f"{other}/users/1/credit", json={"amount": 1}) as credited:
+            assert credited.headers["Command-Sequence"] == "2"
+        assert await place(session, other, "reader") == 2
+        assert await place(session, lagging_system.urls["users"], "replica") == 1
+
+
+async def place(session: aiohttp.ClientSession, url: str, server: str) -> float:
+    """What a gateway shows behind a look at its database."""
+    async with session.get(f"{url}/readyz") as ready:
+        assert ready.status == 200
+    async with session.get(f"{url}/metrics") as metrics:
+        families = text_string_to_metric_families(await metrics.text())
+    labels = {"service": "users", "server": server}
+    name = "coordinator_gateway_reader_sequence"
+    return next(
+        each.value for family in families for each in family.samples if (each.name, each.labels) == (name, labels)
+    )
 
 
 async def test_a_revoked_key_does_not_count_however_far_the_standby_lags(
