@@ -29,12 +29,15 @@ class Batch:
         self._held: list[int] = []
         """The tag that settlements hold back."""
 
-    def open_window(self, ready: Sequence[Request], commands_max: int) -> Window | None:
-        """The next commands to try; None: there are none. `ready` ones waited for their key: they go first."""
+    def open_window(self, ready: Sequence[Request], commands_max: int, first: int | None = None) -> Window | None:
+        """The next commands to try; None: there are none. `ready` ones waited for their key: they go first.
+
+        `first`: how many of them the first transaction takes.
+        """
         start = self._settled_requests()
         requests = ready or self.requests[start : start + commands_max]
         if requests:
-            self.window = Window(requests, begins_with_one=self._begins_with_one)
+            self.window = Window(requests, first=1 if self._begins_with_one else first)
             self._begins_with_one = False
         return self.window
 

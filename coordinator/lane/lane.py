@@ -301,13 +301,14 @@ class Lane:
             if window.is_done:
                 batch.window = None
                 transactions.window_size.taken(window)
-            is_long = not window.is_whole or applied >= transactions.window_size.commands_max
+            is_piece = not (window.is_whole and window.is_done)
+            is_long = is_piece or applied >= transactions.window_size.commands_max
             if is_long and batch.has_news and self._has_more(batch):
                 return
 
     def _next_window(self, batch: Batch) -> Window | None:
-        commands_max = self._transactions.window_size.commands
-        return batch.open_window(self._knowledge.ready(commands_max), commands_max)
+        size = self._transactions.window_size
+        return batch.open_window(self._knowledge.ready(size.commands), size.commands, size.first)
 
     def _has_more(self, batch: Batch) -> bool:
         return not batch.is_settled or self._knowledge.has_ready

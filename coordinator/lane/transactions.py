@@ -108,6 +108,7 @@ class Transactions:
         that an operator must unblock claims its lease again and again, and must not publish the same each time.
         `is_behind`: the database has lost commits, or may have, and entries with them.
         """
+        self.window_size.begin()
         is_same = lease.epoch == self._epoch and not is_behind
         transaction = self._store.begin()
         try:

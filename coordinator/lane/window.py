@@ -27,12 +27,15 @@ COMMAND_CONFLICTS_S = 60.0
 FIRST_CONFLICTS_S = 300.0
 """The same for a command before which nothing was applied: somebody may have locked everything."""
 WINDOWS_BEFORE_LARGER = 64
+FIRST_COMMANDS = 64
+"""How many commands the first transaction takes when nobody knows how long the database needs: about 0.3 s on the
+slowest one."""
 
 
 class Window:
     """Requests that are applied next, in their order."""
 
-    def __init__(self, requests: Sequence[Request] = (), *, begins_with_one: bool = False) -> None:
+    def __init__(self, requests: Sequence[Request] = (), *, first: int | None = None) -> None:
         self.requests = requests
         self.known: dict[str, LogEntry] | None = None
         """The log's entries of their ids, once it was asked."""
@@ -40,7 +43,7 @@ class Window:
         """Whether it had any of them."""
         self.spared = 0
         """See `Basis.spared`."""
-        self._pieces = Pieces(len(requests), first=1 if begins_with_one else None)
+        self._pieces = Pieces(len(requests), first=first)
         self._culprits: list[Refusal] = []
         self._is_to_record = False
         self._tries = 0
@@ -52,7 +55,8 @@ class Window:
 
     def begun_again(self) -> "Window":
         """A new window for the unsettled commands. Nothing is known of them: they may even be committed."""
-        again = Window([structs.replace(request, redelivered=True) for request in self.pending])
+        pending = [structs.replace(request, redelivered=True) for request in self.pending]
+        again = Window(pending, first=FIRST_COMMANDS)
         again._none_was_taken = self._none_was_taken
         return again
 
@@ -148,13 +152,23 @@ class Window:
 
 
 class WindowSize:
-    """How many commands a window takes: fewer after a refusal that may be a time limit's, then gradually more again."""
+    """How many commands a window takes: fewer after a refusal that may be a time limit's, then gradually more again.
+
+    The first window under a lease begins with few: what an outage left would keep its first commit and its first
+    answers waiting where the database is slow.
+    """
 
     def __init__(self, commands_max: int) -> None:
         self.commands_max = commands_max
         """The size for a lane whose transactions are never too large."""
         self._taken_whole = 0
         self.commands = commands_max
+        self.first: int | None = FIRST_COMMANDS
+        """How many of a window's commands the first transaction takes; None: all of them."""
+
+    def begin(self) -> None:
+        """The lane has a new lease, or one that was in doubt."""
+        self.first = FIRST_COMMANDS
 
     def shrink(self, refused: int) -> None:
         """This many commands were refused."""
@@ -162,6 +176,7 @@ class WindowSize:
 
     def taken(self, window: Window) -> None:
         """A whole window is settled: the size grows after enough commands without a refusal."""
+        self.first = None
         if self.commands < self.commands_max:
             self._taken_whole = self._taken_whole + 1 if window.is_whole else 0
             if self._taken_whole >= WINDOWS_BEFORE_LARGER:

@@ -24,6 +24,7 @@ from coordinator.stores.port import (
     Read,
     Refusal,
     StoreError,
+    StoreUnavailable,
     Transaction,
 )
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery, merged
@@ -255,6 +256,7 @@ def test_what_is_too_much_at_once_is_applied_in_smaller_pieces() -> None:
 
     store = RefusingStore(MemoryDatabase(), slow)
     lane = LaneUnderTest(store)
+    lane.do(OpenAccount(owner="first"))
     sent = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(1, 501)]
     suspensions, settlements = suspended(lane, *sent)
     assert len(suspensions) <= 2
@@ -264,6 +266,33 @@ def test_what_is_too_much_at_once_is_applied_in_smaller_pieces() -> None:
     store.tried = 0
     again = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(501, 1001)]
     assert not suspended(lane, *again)[0], "and the next batch is not tried whole again"
+
+
+def test_a_lane_that_begins_commits_little_first_and_answers_it() -> None:
+    """What an outage left may take a slow database seconds: nobody would see that the lane is back."""
+    is_away = False
+
+    def refuse(rows: Sequence[Row], changes: Changes) -> StoreError | None:
+        del rows, changes
+        return StoreUnavailable("away") if is_away else None
+
+    def sent(first: int) -> list[Delivery]:
+        return [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(first, first + 500)]
+
+    def answered(settlements: list[Settlement]) -> list[int]:
+        return [len(settlement.outcomes) for settlement in settlements]
+
+    store = RefusingStore(MemoryDatabase(), refuse)
+    lane = LaneUnderTest(store)
+    assert answered(lane.settlements(*sent(1))) == store.sizes == [64, 128, 256, 52]
+    assert answered(lane.settlements(*sent(501))) == [500]
+    is_away = True
+    assert isinstance(lane.lane.apply(sent(1001)), Suspension)
+    is_away = False
+    assert answered(lane.settlements()) == [64, 128, 256, 52]
+    assert answered(lane.settlements(*sent(1501))) == [500]
+    successor = LaneUnderTest(store, "successor")
+    assert answered(successor.settlements(*sent(2001))) == [64, 128, 256, 52]
 
 
 def test_a_command_that_is_refused_for_no_certain_reason_fails_if_its_neighbours_do_not() -> None:
