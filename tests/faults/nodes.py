@@ -45,9 +45,10 @@ async def victims_of(cluster: RabbitMQCluster, fault: Fault) -> list[ClusterNode
 async def _queues(cluster: RabbitMQCluster) -> dict[str, dict[str, Any]]:
     """What there is, once each lane's queue has a leader."""
     until = monotonic() + WHOLE_WITHIN_S
+    turn = 0
     while True:
         try:
-            queues = await asyncio.to_thread(cluster.queues)
+            queues = await asyncio.to_thread(cluster.queues, turn)
         except subprocess.SubprocessError as error:
             # After what has struck just before.
             lack = f"rabbitmqctl says {error}"
@@ -59,6 +60,7 @@ async def _queues(cluster: RabbitMQCluster) -> dict[str, dict[str, Any]]:
         if monotonic() > until:
             raise NotWhole(f"it was not seen within {WHOLE_WITHIN_S:g} s where the queues are: {lack}")
         await asyncio.sleep(POLL_S)
+        turn += 1
 
 
 async def strike_nodes(

@@ -100,9 +100,11 @@ class Replicas:
         while _is_in_recovery(self.standby):
             if monotonic() > until:
                 raise TimeoutError(f"the standby was not promoted within {WITHIN_S:g} s")
-            # What is replayed meanwhile may remove what a statement sees, or a login, which is cancelled then.
+            # What is replayed meanwhile may remove what a statement sees, or a login, which is cancelled then. One that
+            # waited for the promotion would have the replay wait for it, up to max_standby_streaming_delay.
             with suppress(psycopg.OperationalError):
-                _run(self.standby, "SELECT pg_promote(true, 60)")
+                _run(self.standby, "SELECT pg_promote(false)")
+            Event().wait(0.1)
         self.primary, self.standby = self.standby, self.primary
         self.primary.source = None
 

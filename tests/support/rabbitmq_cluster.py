@@ -26,8 +26,12 @@ _HOME_OF = """
 hd([node(amqqueue:get_pid(Queue)) || Queue <- rabbit_amqqueue:list(<<"/">>),
  string:prefix(element(4, amqqueue:get_name(Queue)), <<"{prefix}">>) =/= nomatch]).
 """
-_CUT = "erlang:set_cookie('{other}', another), erlang:disconnect_node('{other}')."
-_MEND = "erlang:set_cookie('{other}', '{cookie}'), net_kernel:connect_node('{other}')."
+_CUT = "[erlang:set_cookie(Node, another) || Node <- {others}], [erlang:disconnect_node(Node) || Node <- {others}]."
+"""All at once: nodes that see one link break before the other take it for a partial partition, in which each of them
+pauses until the whole cluster is back."""
+_MEND = (
+    "[erlang:set_cookie(Node, '{cookie}') || Node <- {others}], [net_kernel:connect_node(Node) || Node <- {others}]."
+)
 _ADVANCED = "[{kernel, [{net_ticktime, 10}]}].\n"
 
 
@@ -137,8 +141,8 @@ class RabbitMQCluster:
         self._link(node, others, _MEND)
 
     def _link(self, node: ClusterNode, others: Sequence[ClusterNode], how: str) -> None:
-        for other in others:
-            evaluate(node, how.format(other=other.node, cookie=_COOKIE))
+        names = ", ".join(f"'{other.node}'" for other in others)
+        evaluate(node, how.format(others=f"[{names}]", cookie=_COOKIE))
 
     def heal(self) -> None:
         """All nodes run, and are linked."""
@@ -181,9 +185,13 @@ class RabbitMQCluster:
         """The node of this name."""
         return next(node for node in self.nodes if node.node == name)
 
-    def queues(self) -> dict[str, dict[str, Any]]:
-        """What a node that lives says of all queues, by their names."""
-        alive = self.living
+    def queues(self, turn: int = 0) -> dict[str, dict[str, Any]]:
+        """What a node that lives says of all queues, by their names; of several the one whose turn it is.
+
+        One that was stopped for long may lack the others until it is restarted, and then knows no leader among them.
+        """
+        living = [node for node in self.nodes if node.alive] or self.nodes[:1]
+        alive = living[turn % len(living)]
         listed = subprocess.run(
             [
                 *(control_program(), "--quiet", "-n", alive.node, "list_queues"),
