@@ -214,7 +214,7 @@ def _report(
         seconds=seconds,
     )
     if report.takeover_p99_s > TAKEOVER_P99_S:
-        slow = [f"{lane} {took_s:.2f} s" for took_s, lane in strikes.takeovers_s if took_s > TAKEOVER_P99_S]
+        slow = [f"{took_s:.2f} s of {lane}" for took_s, lane in strikes.takeovers_s if took_s > TAKEOVER_P99_S]
         report.violations.append(f"takeover p99 is above {TAKEOVER_P99_S:g} s: {', '.join(slow)}")
     return report
 

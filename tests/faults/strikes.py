@@ -5,12 +5,14 @@ import os
 import signal
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import datetime
 from functools import partial
 from time import monotonic
 
 import aiohttp
 
+from coordinator.runtime.clock import utc_now
 from tests.faults.broker import paused, strike_broker
 from tests.faults.fleet import Fleet, Member, Slot
 from tests.faults.nodes import NotWhole, strike_nodes, victims_of
@@ -28,6 +30,7 @@ CLUSTERED_TAKEOVER_TIMEOUT_S = 30.0
 """A node's death has time limits of its own."""
 CALM_TIMEOUT_S = 30.0
 COMMIT_TIMEOUT_S = 2.0
+SLOW_TAKEOVER_S = 1.0
 FIND_ATTEMPTS = 5
 OF_SERVERS = OF_THE_BROKER | OF_REPLICAS | {Kind.KILL_DATABASE, Kind.PAUSE_DATABASE}
 _AT_COMMIT = {
@@ -178,7 +181,7 @@ class Strikes:
         lane = self._lane(fault)
         calm_at = self._calm_at.get(fault.number)
         async with member.lock:
-            killed_at = monotonic()
+            killed_at, at = monotonic(), utc_now()
             os.kill(member.process.pid, signal.SIGKILL)
             if stalled is not None:
                 stalled.cut()
@@ -186,10 +189,11 @@ class Strikes:
             if fault.pick % 2:
                 await asyncio.to_thread(member.process.wait, 10)
                 member.start()
-            took_s = await self._taken_over(lane, lease, killed_at)
+            took_s = await self._taken_over(lane, lease, killed_at) or self._takeover_s_max
             member.start()
         is_fair = stalled is None and calm_at is not None and self._disturbances[lane] == calm_at + 1  # this very fault
-        (self.takeovers_s if is_fair else self.hindered_s).append((took_s or self._takeover_s_max, lane))
+        of = lane if took_s < SLOW_TAKEOVER_S else f"{lane}{await self._parts_of_takeover(lane, at)}"
+        (self.takeovers_s if is_fair else self.hindered_s).append((took_s, of))
 
     async def _restart(self, member: Member, how: signal.Signals, pause_s: float) -> bool:
         async with member.lock:
@@ -274,6 +278,17 @@ class Strikes:
                 return monotonic() - since
             await asyncio.sleep(POLL_S)
         return None
+
+    async def _parts_of_takeover(self, lane: str, killed_at: datetime) -> str:
+        """Which part of it took long, in words."""
+        lease = await self._lease(lane)
+        began = None
+        with suppress(Exception):
+            began = None if lease is None else await asyncio.to_thread(self._fleet.tables[lane].began, lease.epoch)
+        if began is None:
+            return ""
+        taken_s, batch_s = ((at - killed_at).total_seconds() for at in began)
+        return f" (taken after {taken_s:.2f} s, its first batch began after {batch_s:.2f} s)"
 
     async def _calm(self, lane: str) -> int | None:
         """Wait until the lane flows, its standby is ready and nothing strikes: how many disturbances there were then.

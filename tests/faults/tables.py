@@ -1,6 +1,7 @@
 """The databases' own tables, read directly and not through any code that wrote them."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -44,6 +45,26 @@ class Tables:
         """None: nobody has taken the lane yet."""
         rows = self.rows("lane_lease")
         return LeaseRow(rows[0]["epoch"], rows[0]["sequence"], rows[0]["holder"]) if rows else None
+
+    def began(self, epoch: int) -> tuple[datetime, datetime] | None:
+        """When the lane was taken under this epoch, and when its first command was settled; None: it is not that far.
+
+        By the clock of the consumer.
+        """
+        if self._client is not None:
+            database = self._client.get_default_database()
+            leases = list(database["lane_lease"].find({"epoch": epoch}))
+            entries = list(database["command_log"].find({"epoch": epoch}).sort("sequence").limit(1))
+        else:
+            assert self._engine is not None
+            first = "SELECT settled_at FROM command_log WHERE epoch = :epoch ORDER BY sequence LIMIT 1"
+            with self._engine.connect() as connection:
+                found = connection.execute(
+                    text("SELECT taken_at FROM lane_lease WHERE epoch = :epoch"), {"epoch": epoch}
+                )
+                leases = [dict(row) for row in found.mappings()]
+                entries = [dict(row) for row in connection.execute(text(first), {"epoch": epoch}).mappings()]
+        return (utc(leases[0]["taken_at"]), utc(entries[0]["settled_at"])) if leases and entries else None
 
     def log(self) -> list[LogEntry]:
         """The command log in order."""
