@@ -346,6 +346,15 @@ class StoreContract:
         with pytest.raises(BatchFault):
             commit(store, lease, changes(inserts=[account(5, reference="r2")]))
 
+    def test_a_unique_value_is_taken_once_its_row_has_given_it_up(self, open_store: OpenStore) -> None:
+        store = open_store()
+        store.check(LEDGER.models, must_sync=False)
+        before = {number: account(number, f"place {number}") for number in (1, 2, 3)}
+        lease = commit(store, store.take_over("holder", NOW), changes(inserts=list(before.values())))
+        moved: list[Row] = [account(number, f"place {number + 1}") for number in before]
+        commit(store, lease, Changes([], [moved], [], lambda row: before[row.id], has_moves=True))  # type: ignore[attr-defined]
+        assert accounts(store, *before) == moved
+
     def test_a_violated_unique_column_is_the_batch_s_fault(self, open_store: OpenStore) -> None:
         store = open_store()
         lease = store.take_over("holder", NOW)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from coordinator.service.rows import Row
 from coordinator.stores.port import Changes
-from coordinator.stores.sql.write_order import Reference, Uniqueness, WriteOrder
+from coordinator.stores.write_order import Reference, Uniqueness, WriteOrder
 from tests.support.reference_contract import ADA, BOB, OF_ADA, OF_BOB, Customer, Order, Part
 
 ORDER = WriteOrder(

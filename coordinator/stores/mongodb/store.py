@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import pymongo
 from pymongo import (
@@ -54,6 +54,7 @@ from coordinator.stores.port import (
     Transaction,
     UnfitTables,
 )
+from coordinator.stores.write_order import Uniqueness, WriteKind, WriteOrder
 
 EPOCH_TIMEOUT_S = 3
 COMMIT_TIMEOUT_MS = 10_000
@@ -62,6 +63,7 @@ VALUES_MAX: Final = 2000
 
 _DURABLE: WriteConcern = WriteConcern(w="majority", j=True)
 
+_Operation: TypeAlias = DeleteOne | InsertOne[Document] | ReplaceOne[Document]
 
 _FRESH: Document = {"sequence": 0, "batches": 0, "revision": 0, "paused": None}
 
@@ -77,6 +79,8 @@ class MongoStore(GuardedStore):
         self._lane = service.lane
         self._to_look_at = deque([LEASE_TABLE, *(model.table for model in (*LANE_MODELS, *service.models))])
         """All collections of the lane: the next look is at the first ones."""
+        uniques = [Uniqueness(model, (column,)) for model in service.models for column in model.unique]
+        self.write_order = WriteOrder(service.models, uniques=uniques)
         self._session: ClientSession | None = None
         self._epoch = 0
         self._client: MongoClient[Document] | None = None
@@ -296,14 +300,8 @@ class MongoTransaction:
             )
             if fenced.matched_count != 1:
                 raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
-            for rows in changes.deletes:
-                self._write(rows, [DeleteOne({"_id": id_of(type(row), key_of(row))}) for row in rows])
-            for rows in changes.updates:
-                self._write(
-                    rows, [ReplaceOne({"_id": id_of(type(row), key_of(row))}, document_of(row)) for row in rows]
-                )
-            for rows in changes.inserts:
-                self._write(rows, [InsertOne(document_of(row)) for row in rows])
+            for kind, rows in self._store.write_order.steps(changes):
+                self._write(rows, kind, [_operation(kind, row) for row in rows])
             self._session.commit_transaction()
 
     def rollback(self) -> None:
@@ -338,7 +336,16 @@ class MongoTransaction:
     def _of(self, model: type[Row]) -> Collection[Document]:
         return self._database[model.table]
 
-    def _write(self, rows: Sequence[Row], operations: list[Any]) -> None:
+    def _write(self, rows: Sequence[Row], kind: WriteKind, operations: list[_Operation]) -> None:
         written = self._of(type(rows[0])).bulk_write(operations, ordered=True, session=self._session)
-        if isinstance(operations[0], ReplaceOne) and written.matched_count != len(rows):
+        if kind == "update" and written.matched_count != len(rows):
             raise BatchFault(f"wrote {written.matched_count} of {len(rows)} documents of {rows[0].table}")
+
+
+def _operation(kind: WriteKind, row: Row) -> _Operation:
+    if kind == "insert":
+        return InsertOne(document_of(row))
+    place = {"_id": id_of(type(row), key_of(row))}
+    if kind == "delete":
+        return DeleteOne(place)
+    return ReplaceOne(place, document_of(row))

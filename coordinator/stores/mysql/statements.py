@@ -21,7 +21,7 @@ from coordinator.service.rows import Key, Row, Value
 from coordinator.stores.sql.column_types import type_at
 from coordinator.stores.sql.declared_tables import WITHOUT_PRIMARY
 from coordinator.stores.sql.schema import TableOf
-from coordinator.stores.sql.write_order import WriteKind
+from coordinator.stores.write_order import WriteKind
 
 INSERT_ROWS: Final = 125
 """In one statement: so many that the server is busy with it while the next is written. An UPDATE takes all of its rows,

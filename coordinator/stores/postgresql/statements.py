@@ -24,8 +24,8 @@ from coordinator.service.rows import Key, Row, Value
 from coordinator.stores.postgresql.pipeline import Statement
 from coordinator.stores.sql.column_types import type_at
 from coordinator.stores.sql.schema import TableOf
-from coordinator.stores.sql.write_order import WriteKind
 from coordinator.stores.value_types import VALUE_TYPES
+from coordinator.stores.write_order import WriteKind
 
 _JSON_TYPES: Final[Sequence[tuple[type[TypeEngine[Any]], str]]] = (
     (Integer, "bigint"),

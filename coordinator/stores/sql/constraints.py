@@ -10,7 +10,7 @@ from sqlalchemy.exc import SAWarning
 
 from coordinator.service.rows import Row, key_columns
 from coordinator.stores.sql.schema import Schema, TableOf
-from coordinator.stores.sql.write_order import Reference, Uniqueness, WriteOrder
+from coordinator.stores.write_order import Reference, Uniqueness, WriteOrder
 
 
 def write_order(connection: Connection, schema: Schema, models: Sequence[type[Row]]) -> WriteOrder:

@@ -37,7 +37,7 @@ from coordinator.stores.sql.constraints import write_order
 from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
 from coordinator.stores.sql.schema import Schema, TableOf
 from coordinator.stores.sql.table_differences import connected, differences
-from coordinator.stores.sql.write_order import WriteOrder
+from coordinator.stores.write_order import WriteOrder
 
 _LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder, move, proved"
 LEASE = f"SELECT {_LEASE_COLUMNS} FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608  # constants of ours

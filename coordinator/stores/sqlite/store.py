@@ -32,10 +32,10 @@ from coordinator.stores.row_makers import Undecodable, rows_of, taker, unreadabl
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written, writes
-from coordinator.stores.sql.write_order import WriteKind
 from coordinator.stores.sqlite.file import IN_MEMORY, identity_of, missing
 from coordinator.stores.sqlite.log_origin import DAMAGED, LaneFiles, is_of_damage, opening_problem
 from coordinator.stores.sqlite.statements import Statements, marked, quoted, select
+from coordinator.stores.write_order import WriteKind
 
 BUSY_TIMEOUT_S = 5.0
 VARIABLES_MAX: Final = 30_000
