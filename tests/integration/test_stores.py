@@ -33,7 +33,7 @@ from coordinator.stores.mongodb import collections
 from coordinator.stores.one_lane import WrongDatabase, check_lane
 from coordinator.stores.open import open_admin as open_admin_at
 from coordinator.stores.open import open_store as open_store_at
-from coordinator.stores.port import LOOKS, BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
+from coordinator.stores.port import LOOKS, BatchFault, Changes, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.worker.retention import RETRY_S, Retention
 from tests.support.admin_contract import AdminContract, OpenAdmin, letter
@@ -573,6 +573,19 @@ class TestMongoStore(_AsReadWrite, _ServerContract):
     setting = "ITEMS_DATABASE_URL"
     has_check_constraints = False
     has_lengths = False
+
+    def test_fields_that_the_class_does_not_have_outlive_a_change(self, open_store: OpenStore, url: str) -> None:
+        """Such as those of a newer release; a row that is added anew under the key of another one has none of them."""
+        store = open_store()
+        lease = commit(store, store.take_over("holder", NOW), changes(inserts=[account(1), account(2)]))
+        with closing(pymongo.MongoClient[Any](url)) as client:
+            documents = client.get_default_database()["accounts"]
+            documents.update_many({}, {"$set": {"nickname": "ada"}})
+            again = account(2, balance=9)
+            update = Changes([], [[account(1, balance=7), again]], [], added_again=[again])
+            commit(store, lease, update)
+            found = {each["_id"]: (each["balance"], each.get("nickname")) for each in documents.find()}
+        assert found == {1: (7, "ada"), 2: (9, None)}
 
 
 def test_a_look_finds_a_collection_of_a_mongodb_that_is_missing(databases: FreshDatabases) -> None:

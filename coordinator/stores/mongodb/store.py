@@ -18,6 +18,7 @@ from pymongo import (
     ReadPreference,
     ReplaceOne,
     ReturnDocument,
+    UpdateOne,
     WriteConcern,
 )
 from pymongo.client_session import ClientSession
@@ -63,7 +64,7 @@ VALUES_MAX: Final = 2000
 
 _DURABLE: WriteConcern = WriteConcern(w="majority", j=True)
 
-_Operation: TypeAlias = DeleteOne | InsertOne[Document] | ReplaceOne[Document]
+_Operation: TypeAlias = DeleteOne | InsertOne[Document] | ReplaceOne[Document] | UpdateOne
 
 _FRESH: Document = {"sequence": 0, "batches": 0, "revision": 0, "paused": None}
 
@@ -300,8 +301,9 @@ class MongoTransaction:
             )
             if fenced.matched_count != 1:
                 raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
+            added_again = {id(row) for row in changes.added_again}
             for kind, rows in self._store.write_order.steps(changes):
-                self._write(rows, kind, [_operation(kind, row) for row in rows])
+                self._write(rows, kind, [_operation(kind, row, is_new=id(row) in added_again) for row in rows])
             self._session.commit_transaction()
 
     def rollback(self) -> None:
@@ -342,10 +344,11 @@ class MongoTransaction:
             raise BatchFault(f"wrote {written.matched_count} of {len(rows)} documents of {rows[0].table}")
 
 
-def _operation(kind: WriteKind, row: Row) -> _Operation:
+def _operation(kind: WriteKind, row: Row, *, is_new: bool) -> _Operation:
     if kind == "insert":
         return InsertOne(document_of(row))
     place = {"_id": id_of(type(row), key_of(row))}
     if kind == "delete":
         return DeleteOne(place)
-    return ReplaceOne(place, document_of(row))
+    # Fields that the class does not have stay, such as those of a newer release.
+    return ReplaceOne(place, document_of(row)) if is_new else UpdateOne(place, {"$set": document_of(row)})
