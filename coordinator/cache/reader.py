@@ -164,10 +164,13 @@ class RowCache(Generic[V]):
 
     def _decoded(self, key: Key, text: bytes) -> Lookup[V] | None:
         try:
-            return Lookup(msgspec.json.decode(text, type=self._model))
+            row = msgspec.json.decode(text, type=self._model)
+            # Else a release has written it whose class has other fields: what it did not know would be a default here.
+            is_of_this_class = msgspec.json.encode(row) == text
         except BaseException as error:  # noqa: BLE001  # also of the entry's own class
             log.warning("cache_entry_unreadable", key=self._key(key), error=described(error))
             return None
+        return Lookup(row if is_of_this_class else None)
 
     async def _run(self, script: str, keys: Sequence[str], arguments: Arguments) -> object:
         try:

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from coordinator.cache.reader import RowCache
+from coordinator.cache.reader import Lookup, RowCache
 from coordinator.cache.scripts import Arguments, CacheUnavailable
 from coordinator.service.rows import VersionedRow
 
@@ -26,7 +27,7 @@ class Kept:
 
     async def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> object:
         del script, arguments
-        return [b"", b'{"id": %s, "version": 1}' % keys[0].encode()]
+        return [b"", b'{"version":1,"id":%s}' % keys[0].encode()]
 
     async def close(self) -> None:
         pass
@@ -39,6 +40,25 @@ async def test_of_which_the_class_raises_whatever_that_is(number: int) -> None:
     found = await cache.get(len(ERRORS))
     assert found is not None
     assert found.row == Strange(id=len(ERRORS), version=1)
+
+
+class Home(VersionedRow, table="homes", key="id"):
+    id: int
+
+
+class HomeWithDoor(VersionedRow, table="homes", key="id"):
+    """Of the next release."""
+
+    id: int
+    door: str | None = None
+
+
+async def test_which_a_release_has_written_that_has_other_fields() -> None:
+    """It says nothing of the field that its class lacks; the database may have a value there."""
+    texts = [msgspec.json.encode(row) for row in (Home(id=1), HomeWithDoor(id=1, door="7b"))]
+    for model, expected in ((Home, [Home(id=1), None]), (HomeWithDoor, [None, HomeWithDoor(id=1, door="7b")])):
+        cache = RowCache(Answers(*([b"", text] for text in texts)), model, str, "lease", ttl_s=60)
+        assert [await cache.get(1) for _ in texts] == [Lookup(row) for row in expected]
 
 
 class Answers:
@@ -63,7 +83,7 @@ class Counted(VersionedRow, table="counted", key="id"):
 
 
 async def test_reads_are_counted_by_what_the_cache_answers() -> None:
-    answers = Answers([b"", b'{"id": 1, "version": 1}'], [b"g", None, b"t"], [], CacheUnavailable("it is away"))
+    answers = Answers([b"", b'{"version":1,"id":1}'], [b"g", None, b"t"], [], CacheUnavailable("it is away"))
     cache = RowCache(answers, Counted, str, "lease", ttl_s=60)
     for _ in range(4):
         await cache.get(1)
