@@ -3,15 +3,18 @@ elsewhere goes out.
 
 What comes in waits in the lane's own queue like everything else, so the lane has one order. It is acknowledged to the
 broker once its batch is committed, and until then comes again after any crash: the command log answers what was settled
-already. What goes out stays in the lane's outbox until the broker has confirmed it.
+already. What comes again after a lost connection may still wait here, and is not put into the queue a second time: an
+outage of the database may see many connections come and go. What goes out stays in the lane's outbox until the broker
+has confirmed it.
 """
 
 import asyncio
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Final, NoReturn, Protocol
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from coordinator.lane.delivery import Delivery, Reply, Settlement
@@ -23,6 +26,13 @@ from coordinator.worker.holder import holder_name
 
 _OUTSIDE: Final = ">"
 """Before an address of the broker's: nobody there can name those who wait in this process."""
+
+
+class _UnderWay(Struct, frozen=True):
+    """What the lane has not settled, as the broker has delivered it last."""
+
+    channel: int
+    delivery: Delivery
 
 
 class BridgedLane(Protocol):
@@ -57,8 +67,11 @@ class LaneBridge:
         self._consumer = transport.lane(
             lane.name, self._inbox, settings, holder=holder_name("bridge", lane.name), has_effects=False
         )
-        self._under_way: dict[int, tuple[int, int]] = {}
-        """The channel and the tag of each delivery that the lane has not settled, by its number there."""
+        self._under_way: dict[int, _UnderWay] = {}
+        """By the number in the lane's queue, in that order."""
+        self._channel = 0
+        self._may_come_again: dict[str | None, deque[int]] = {}
+        """Those of them that the present channel has not brought, by the ids of their first commands."""
         self._thread = threading.Thread(target=self._bring_in, name=f"bridge of {lane.name}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = asyncio.Event()
@@ -91,11 +104,11 @@ class LaneBridge:
     def settle(self, settlement: Settlement) -> None:
         """Send outcomes to those who wait elsewhere, and acknowledge what came from there."""
         with self._lane.numbering:
-            places = [place for tag in settlement.tags if (place := self._under_way.pop(tag, None)) is not None]
+            settled = [each for number in settlement.tags if (each := self._under_way.pop(number, None)) is not None]
         tags: defaultdict[int, list[int]] = defaultdict(list)
-        for channel, tag in places:
-            tags[channel].append(tag)
-        replies = [replace(each, reply_to=each.reply_to[1:]) for each in settlement.replies if is_outside(each)]
+        for each in settled:
+            tags[each.channel].append(each.delivery.tag)
+        replies = [replace(reply, reply_to=reply.reply_to[1:]) for reply in settlement.replies if is_outside(reply)]
         if replies or settlement.withdrawn:
             # Outcomes go before the acknowledgements, and on whatever channel.
             self._consumer.settle(0, Settlement(replies=replies, withdrawn=settlement.withdrawn))
@@ -135,8 +148,36 @@ class LaneBridge:
     def _put(self, channel: int, delivery: Delivery) -> None:
         outside = None if delivery.reply_to is None else _OUTSIDE + delivery.reply_to
         with self._lane.numbering:
-            number = self._lane.put_delivery(replace(delivery, reply_to=outside))
-            self._under_way[number] = channel, delivery.tag
+            if channel != self._channel:
+                self._begin_channel(channel)
+            number = self._waiting_here(delivery)
+            if number is None:
+                number = self._lane.put_delivery(replace(delivery, reply_to=outside))
+            self._under_way[number] = _UnderWay(channel, delivery)
+
+    def _begin_channel(self, channel: int) -> None:
+        self._channel = channel
+        self._may_come_again = {}
+        for number, each in self._under_way.items():
+            self._may_come_again.setdefault(_first_id(each.delivery), deque()).append(number)
+
+    def _waiting_here(self, delivery: Delivery) -> int | None:
+        """The number of what comes again, and is in the lane's queue since a channel before; None: it is not there."""
+        again = self._may_come_again.get(_first_id(delivery))
+        while again and again[0] not in self._under_way:
+            again.popleft()
+        if not again or _message(self._under_way[again[0]].delivery) != _message(delivery):
+            return None
+        return again.popleft()
+
+
+def _first_id(delivery: Delivery) -> str | None:
+    return delivery.commands[0].command_id if delivery.commands else None
+
+
+def _message(delivery: Delivery) -> Delivery:
+    """It without what tells its deliveries apart."""
+    return replace(delivery, tag=0, redelivered=False, arrival=None)
 
 
 def is_outside(reply: Reply) -> bool:

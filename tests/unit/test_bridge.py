@@ -181,6 +181,28 @@ async def test_what_comes_again_on_another_channel_is_applied_once_and_acknowled
     assert await count(writes) == 2
 
 
+async def test_what_comes_again_while_it_still_waits_here_is_in_the_queue_once(
+    elsewhere: Elsewhere, writes: InProcessWrites
+) -> None:
+    ENTERED.clear()
+    GATE.clear()
+    ids = [new_command_id() for _ in range(4)]
+    for command_id in ids[:3]:
+        elsewhere.deliver(command_id, "replies.ada")
+    assert await asyncio.to_thread(ENTERED.wait, WITHIN_S)
+    queue = writes._lanes["orders"].queue
+    await until(lambda: queue.waiting == 3)
+    for _ in range(3):
+        elsewhere.inbox.begin_channel()
+        tags = [elsewhere.deliver(command_id, "replies.ada", redelivered=True) for command_id in ids[:3]]
+    tags.append(elsewhere.deliver(ids[3], "replies.ada"))
+    await until(lambda: queue.waiting == 4)
+    GATE.set()
+    await until(lambda: elsewhere.acknowledged == {(4, tag) for tag in tags})
+    assert elsewhere.replies == [("replies.ada", "applied", False)] * 4
+    assert await count(writes) == 5
+
+
 async def test_nobody_outside_answers_for_those_who_wait_here(elsewhere: Elsewhere, writes: InProcessWrites) -> None:
     """He has guessed how the process calls a command for which somebody waits."""
     waiting = writes._waiting["guessed"] = WaitingIssuer("orders", "", asyncio.get_running_loop())
