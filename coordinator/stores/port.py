@@ -159,7 +159,7 @@ class Changes(Struct, frozen=True):
     before: Callable[[Row], Row | None] = _unknown
     """The row that one of the updates changes, as it was read; None: it is not known."""
     has_moves: bool = False
-    """Whether an update changes a value of a unique column, so that another row may take the old one."""
+    """Whether an update changes a value of a column of `unique`, so that another row may take the old one."""
     added_again: Sequence[Row] = ()
     """Those that were read, removed, and added anew under their keys: to the database updates, if they stayed."""
 

@@ -60,11 +60,14 @@ class WriteOrder:
     ) -> None:
         self._references = references
         self._uniques = uniques
+        self._unnoted = {each.model for each in uniques if not _is_declared(each)}
+        """Of their updates `has_moves` does not say all."""
         self._ranks = _ranks(models, references)
 
     def steps(self, changes: Changes) -> list[Step]:
         """All changes. Lists in which no row waits are written whole."""
-        if not (self._references or changes.has_moves):
+        may_move = changes.has_moves or any(type(rows[0]) in self._unnoted for rows in changes.updates)
+        if not (self._references or may_move):
             return _in_phases(changes.deletes, changes.updates, changes.inserts)
         steps = _in_phases(
             sorted(changes.deletes, key=lambda rows: -self._rank(type(rows[0]))),
@@ -78,7 +81,7 @@ class WriteOrder:
             is_kept = self._rank(each.other) < self._rank(each.model) and not numbered.has("update", each.model)
             (kept if is_kept else asking).append(each)
         waits = [pair for each in asking for pair in _of_reference(numbered, each)]
-        if waits or changes.has_moves:
+        if waits or may_move:
             waits += [pair for each in self._uniques for pair in _of_uniqueness(numbered, each)]
         if not waits:
             return steps
@@ -88,6 +91,11 @@ class WriteOrder:
     def _rank(self, model: type[Row]) -> int:
         """Where the rows of a model come among those that are inserted; the lane's own come first."""
         return self._ranks.get(model, _BEFORE_ALL)
+
+
+def _is_declared(unique: Uniqueness) -> bool:
+    """Whether its class says so, and not only the database."""
+    return len(unique.columns) == 1 and unique.columns[0] in unique.model.unique
 
 
 def _of_reference(rows: "_Numbered", reference: Reference) -> _Waits:

@@ -587,6 +587,17 @@ class TestMongoStore(_AsReadWrite, _ServerContract):
             found = {each["_id"]: (each["balance"], each.get("nickname")) for each in documents.find()}
         assert found == {1: (7, "ada"), 2: (9, None)}
 
+    def test_what_only_an_index_calls_unique_is_taken_once_it_is_free(self, open_store: OpenStore, url: str) -> None:
+        with closing(pymongo.MongoClient[Any](url)) as client:
+            client.get_default_database()["accounts"].create_index([("note", 1), ("balance", 1)], unique=True)
+        store = open_store()
+        store.check(LEDGER.models)
+        before = {number: account(number, note="n", balance=number) for number in (1, 2)}
+        lease = commit(store, store.take_over("holder", NOW), changes(inserts=list(before.values())))
+        moved: list[Row] = [account(1, note="n", balance=2), account(2, note="n", balance=3)]
+        commit(store, lease, Changes([], [moved], [], lambda row: before[row.id]))  # type: ignore[attr-defined]
+        assert accounts(store, 1, 2) == moved
+
 
 def test_a_look_finds_a_collection_of_a_mongodb_that_is_missing(databases: FreshDatabases) -> None:
     url = databases.new("ITEMS_DATABASE_URL")

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 from msgspec import Struct
-from sqlalchemy import BigInteger, Column, ForeignKey, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, ForeignKey, MetaData, String, Table, UniqueConstraint
 
 from coordinator import Command, Row, Service, UnitOfWork
 from coordinator.stores.port import Changes, Lease, Store
@@ -44,6 +44,13 @@ _table(
     _text("note"),
 )
 _table("customers", _key(), _text("email", unique=True), _text("note"))
+_table(
+    "seats",
+    _key(),
+    Column("hall", BigInteger, nullable=False),
+    _text("place", nullable=False),
+    UniqueConstraint("hall", "place", name="seats_of_hall"),
+)
 _table("regions", _key(), _text("code", unique=True, nullable=False))
 _table("notes", _key(), Column("order_id", BigInteger, ForeignKey("orders.id", ondelete="CASCADE")))
 _table("parts", _key(), Column("whole_id", BigInteger, ForeignKey("parts.id")), _text("note"))
@@ -85,6 +92,15 @@ class Customer(Row, table="customers", key="id", unique=("email",)):
 class Region(Row, table="regions", key="id", unique=("code",)):
     id: int
     code: str
+
+
+@REFERRING.row
+class Seat(Row, table="seats", key="id"):
+    """In a hall there is one of each place, which its class does not say."""
+
+    id: int
+    hall: int
+    place: str
 
 
 @REFERRING.row
@@ -243,6 +259,10 @@ VALID: Final[dict[str, tuple[list[list[Step]], list[list[Step]]]]] = {
         [[add(Customer(id=n, email=f"place {n}"))] for n in (1, 2, 3)],
         [[save(Customer(id=n, email=f"place {n + 1}")) for n in (1, 2, 3)]],
     ),
+    "values that are unique together move up by one command, the last one first": (
+        [[add(Seat(id=n, hall=1, place=f"place {n}"))] for n in (1, 2, 3)],
+        [[save(Seat(id=n, hall=1, place=f"place {n + 1}")) for n in (1, 2, 3)]],
+    ),
     "a row refers to itself": ([], [[add(Part(id=7, whole_id=7))]]),
     "two tables refer to each other": (
         [[add(Member(id=1))]],
@@ -276,7 +296,7 @@ class _Draw:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self.rows: _Rows = {model: {} for model in REFERRING.models if model is not Note}
+        self.rows: _Rows = {model: {} for model in REFERRING.models if model not in (Note, Seat)}
 
     def commands(self) -> list[list[Step]]:
         return [self._command() for _ in range(self._random.randint(1, COMMANDS_MAX))]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from coordinator.service.rows import Row
 from coordinator.stores.port import Changes
 from coordinator.stores.write_order import Reference, Uniqueness, WriteOrder
-from tests.support.reference_contract import ADA, BOB, OF_ADA, OF_BOB, Customer, Order, Part
+from tests.support.reference_contract import ADA, BOB, OF_ADA, OF_BOB, Customer, Order, Part, Seat
 
 ORDER = WriteOrder(
     (Order, Customer, Part),
@@ -55,3 +55,11 @@ def test_without_references_nothing_is_looked_at() -> None:
 
     rows: list[Row] = [OF_BOB]
     assert WriteOrder((Order,)).steps(Changes([], [rows], [], unasked)) == [("update", rows)]
+
+
+def test_what_only_the_database_calls_unique_is_looked_at_where_rows_of_its_table_change() -> None:
+    order = WriteOrder((Order, Seat), uniques=(Uniqueness(Seat, ("hall", "place")),))
+    there = [Seat(id=n, hall=1, place=str(n)) for n in (1, 2)]
+    first, second = Seat(id=1, hall=1, place="2"), Seat(id=2, hall=1, place="3")
+    changes = Changes([], [[first, second]], [], before(*there))
+    assert order.steps(changes) == [("update", [second]), ("update", [first])]

@@ -17,6 +17,7 @@ from coordinator.service.rows import Row, indexes_of, key_columns
 from coordinator.stores.field_types import FieldType, field_type, hints_of
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.value_types import UnknownType
+from coordinator.stores.write_order import Uniqueness
 
 Index = Mapping[str, Any]
 """As `index_information` has it."""
@@ -60,6 +61,16 @@ def made_indexes(model: type[Row]) -> list[tuple[str, ...]]:
     """The columns of a model's indexes, behind which `_id` comes: its own, and the first ones of a key of several."""
     key = key_columns(model)
     return [*indexes_of(model), *(key[:count] for count in range(1, len(key)))]
+
+
+def uniques_of(database: Database[Document], models: Sequence[type[Row]]) -> list[Uniqueness]:
+    """What is unique in these collections, as far as rows have its fields."""
+    return [
+        Uniqueness(model, _fields(each))
+        for model in models
+        for each in database[model.table].index_information().values()
+        if each.get("unique") and set(_fields(each)) <= set(_columns(model))
+    ]
 
 
 def index_differences(model: type[Row], indexes: Mapping[str, Index]) -> Iterator[str]:

@@ -35,7 +35,7 @@ from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
 from coordinator.stores.mongodb.client import open_client, problem_of_tls
-from coordinator.stores.mongodb.collection_differences import differences
+from coordinator.stores.mongodb.collection_differences import differences, uniques_of
 from coordinator.stores.mongodb.documents import Document, condition_of, document_of, id_of, plain, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.errors import translated
@@ -55,7 +55,7 @@ from coordinator.stores.port import (
     Transaction,
     UnfitTables,
 )
-from coordinator.stores.write_order import Uniqueness, WriteKind, WriteOrder
+from coordinator.stores.write_order import WriteKind, WriteOrder
 
 EPOCH_TIMEOUT_S = 3
 COMMIT_TIMEOUT_MS = 10_000
@@ -80,8 +80,8 @@ class MongoStore(GuardedStore):
         self._lane = service.lane
         self._to_look_at = deque([LEASE_TABLE, *(model.table for model in (*LANE_MODELS, *service.models))])
         """All collections of the lane: the next look is at the first ones."""
-        uniques = [Uniqueness(model, (column,)) for model in service.models for column in model.unique]
-        self.write_order = WriteOrder(service.models, uniques=uniques)
+        self.write_order = WriteOrder()
+        """What `check` has found of it."""
         self._session: ClientSession | None = None
         self._epoch = 0
         self._client: MongoClient[Document] | None = None
@@ -108,6 +108,7 @@ class MongoStore(GuardedStore):
                 raise UnfitTables(
                     f"the collections in the database of {setting} are not as the rows of its service need them:{lines}"
                 )
+            self.write_order = WriteOrder(models, uniques=uniques_of(database, models))
             self._check_rights(database[LEASE_TABLE])
             if must_sync and not _is_on_disk(database):
                 raise ConfigurationError(
