@@ -351,5 +351,9 @@ def _operation(kind: WriteKind, row: Row, *, is_new: bool) -> _Operation:
     place = {"_id": id_of(type(row), key_of(row))}
     if kind == "delete":
         return DeleteOne(place)
-    # Fields that the class does not have stay, such as those of a newer release.
-    return ReplaceOne(place, document_of(row)) if is_new else UpdateOne(place, {"$set": document_of(row)})
+    document = document_of(row)
+    if is_new:
+        return ReplaceOne(place, document)
+    del document["_id"]
+    # Fields that the class does not have stay, such as those of a newer release. Some rows have nothing but a key.
+    return UpdateOne(place, {"$set": document or place})
