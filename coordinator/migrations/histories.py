@@ -39,6 +39,7 @@ from coordinator.stores.moves import check_not_moved, decode_move
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.reading_rights import reading_rights
 from coordinator.stores.sql.declared_tables import indexes_without_key, tables_of
+from coordinator.stores.sql.defaulted_columns import defaulted_columns
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.migration_waits import despite_locks
 from coordinator.stores.sql.schema import Schema
@@ -104,6 +105,8 @@ def migrate_sql(
             for line in dialect.narrow_columns(connection, service.models):
                 log.warning("column_too_narrow", service=service.lane, why=line)
             _check_tables(dialect, service, connection)
+            for line in defaulted_columns(connection, service.models):
+                log.warning("column_may_be_null", service=service.lane, why=line)
             if not dialect.ends_indexes_with_key:
                 _warn_of_indexes_without_key(service, connection)
     finally:

@@ -35,6 +35,7 @@ from coordinator.stores.port import (
 )
 from coordinator.stores.sql.constraints import write_order
 from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
+from coordinator.stores.sql.defaulted_columns import defaulted_columns
 from coordinator.stores.sql.schema import Schema, TableOf
 from coordinator.stores.sql.table_differences import connected, differences
 from coordinator.stores.write_order import WriteOrder
@@ -147,6 +148,8 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
             for line in self._narrow_columns(connection, models):
                 log.warning("column_too_narrow", why=line)
             self.write_order = write_order(connection, self.schema, models)
+            for line in () if found else defaulted_columns(connection, models):
+                log.warning("column_may_be_null", why=line)
         if found:
             head = f"the tables in the database of {setting} are not as the rows of {self.lane} need them; change them "
             raise UnfitTables("\n  ".join((f"{head}(`coordinator migrate` runs your migrations):", *found)))
