@@ -279,8 +279,9 @@ class InProcessWrites:
             bridge.publish_emitted([entry])
 
     def _emitted_is_settled(self, key: tuple[str, int], is_done: Callable[[], None]) -> None:
-        is_done()
+        # First: once its lane knows, it may hand out what it reads again. Nobody would, if it were taken for under way.
         self._under_way.discard(key)
+        is_done()
 
     def _put(self, local: LocalLane, message: CommandMessage, on_settled: Callable[[], object]) -> None:
         """Hand a command of the system's to a lane, whose thread calls `on_settled`."""

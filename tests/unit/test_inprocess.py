@@ -251,6 +251,15 @@ async def test_a_command_that_is_emitted_again_while_it_waits_for_its_lane_is_th
         await until(lambda: not lane.queue._sizes and not writes._under_way)
 
 
+async def test_what_is_settled_may_be_emitted_again_as_soon_as_its_lane_knows() -> None:
+    """A lane that renews its lease just then reads the entry once more, and waits for it to be settled again."""
+    async with writes_on(MemoryDatabase(), LEDGER) as writes:
+        key, were_under_way = (LEDGER.name, 1), list[bool]()
+        writes._under_way.add(key)
+        writes._emitted_is_settled(key, lambda: were_under_way.append(key in writes._under_way))
+        assert were_under_way == [False]
+
+
 class Held(MemoryStore):
     """Answers nothing for a while."""
 
