@@ -3,7 +3,8 @@
 A successor publishes the entries that a dead process left in the outbox. But on an idle lane no process learns that it
 is the successor, since the broker tells a consumer that it is active only by delivering to it. So every process of a
 lane, standbys too, looks into the outbox now and then, and publishes a marker into the lane if the same entry is there
-twice: the consumer that gets it takes the lane over, and publishes the entries that it finds. It does the same for a
+twice under one epoch: the consumer that gets it takes the lane over, and publishes the entries that it finds. One that
+cannot delete them now, or whose target takes nothing, is told once, and then once a minute. It does the same for a
 timer that is overdue, for a last commit of which nobody tells others that it is safe (`Lease.proved`), and for one that
 waited for its key and need not wait any more, unless an operator has paused the lane. What frees a key is acknowledged
 after all that waited for it, so there is such a command only where a database or a broker has lost what it had: then
@@ -57,6 +58,7 @@ class Left(Struct, frozen=True):
     has_looked: bool = False
     sequence: int = 0
     waits: str | None = None
+    epoch: int = 0
 
     @property
     def first_id(self) -> str | None:
@@ -98,13 +100,11 @@ class OutboxWatch:
         self._store = store
         self._wake = wake
         self._interval_s = interval_s
-        self._warned_at_s: float | None = None
         self._targets: set[str] = set()
-        self._overdue, self._unproved, self._freed = _LeftWork(), _LeftWork(), _LeftWork()
+        self._unsent, self._overdue, self._unproved, self._freed = (_LeftWork() for _ in range(4))
 
     async def run(self) -> None:
         """Until cancelled."""
-        seen: str | None = None
         before: Left | None = None
         try:
             while True:
@@ -114,10 +114,7 @@ class OutboxWatch:
                     continue
                 before = left
                 self._measure(left.backlog)
-                if left.oldest_id is not None and left.oldest_id == seen:
-                    self._warn(left.oldest_id)
-                    self._wake(marker_id(left.oldest_id))
-                seen = left.oldest_id
+                self._look_at_outbox(left, monotonic())
                 self._look_at_timers(left, datetime.now(UTC), monotonic())
                 self._look_at_commit(left, monotonic())
                 self._look_at_freed(left, monotonic())
@@ -133,6 +130,13 @@ class OutboxWatch:
             self._targets.add(each.target)
             ROWS.labels(self._lane, each.target).set(each.rows)
             AGE.labels(self._lane, each.target).set(max(0.0, (now - each.oldest_at).total_seconds()))
+
+    def _look_at_outbox(self, left: Left, now_s: float) -> None:
+        """Wake a lane whose oldest entry was there at the last look, too: whoever has it now may not know that."""
+        unsent = None if left.oldest_id is None else f"{left.oldest_id} {left.epoch}"
+        if self._unsent.is_due(unsent, left, now_s) and left.oldest_id is not None:
+            log.warning("outbox_left", lane=self._lane, command_id=left.oldest_id)
+            self._wake(marker_id(left.oldest_id))
 
     def _look_at_timers(self, left: Left, now: datetime, now_s: float) -> None:
         """Measure them, and wake the lane for one that was overdue at the last look, too.
@@ -158,12 +162,6 @@ class OutboxWatch:
         if self._freed.is_due(left.freed, left, now_s) and left.freed is not None:
             log.warning("parked_left", lane=self._lane, command_id=left.freed)
             self._wake(marker_id(left.freed))
-
-    def _warn(self, oldest_id: str) -> None:
-        now_s = monotonic()
-        if self._warned_at_s is None or now_s - self._warned_at_s >= WARNED_EVERY_S:
-            self._warned_at_s = now_s
-            log.warning("outbox_left", lane=self._lane, command_id=oldest_id)
 
 
 def left_in_outbox(store: Store, before: Left | None = None) -> Left | None:
@@ -196,6 +194,7 @@ def left_in_outbox(store: Store, before: Left | None = None) -> Left | None:
         stands_still,
         sequence,
         waits,
+        0 if lease is None else lease.epoch,
     )
 
 

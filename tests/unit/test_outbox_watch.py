@@ -1,0 +1,44 @@
+"""The watch over an outbox in which an entry stays: it wakes the lane, and does not fill its queue."""
+
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.worker.outbox_watch import OutboxWatch, left_in_outbox, marker_id
+from tests.support.lane_contract import LaneUnderTest, delivery
+from tests.support.ledger import Forward, OpenAccount
+
+
+class Watching:
+    """A watch over a database, and the markers by which it wakes the lane."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self.markers: list[str] = []
+        self._store = MemoryStore(database)
+        self._watch = OutboxWatch("ledger", self._store, self.markers.append, 5.0)
+
+    def look(self, *seconds: int) -> list[str]:
+        """The markers of these looks."""
+        self.markers.clear()
+        for second in seconds:
+            left = left_in_outbox(self._store)
+            assert left is not None
+            self._watch._look_at_outbox(left, float(second))
+        return self.markers
+
+
+def test_a_lane_is_woken_once_for_what_stays_and_again_when_another_process_has_it() -> None:
+    database = MemoryDatabase()
+    lane = LaneUnderTest(MemoryStore(database))
+    lane.do(OpenAccount(owner="a"))
+    lane.settle(delivery(1, Forward(id=1, amount=3)))
+    marker = marker_id(lane.rows(OutboxEntry)[0].command_id)
+    watching = Watching(database)
+    assert watching.look(0) == [], "a process may be about to publish it"
+    assert watching.look(5) == [marker]
+    assert watching.look(*range(10, 65, 5)) == [], "whoever has the lane knows by now"
+    assert watching.look(*range(65, 600, 5)) == [marker] * 9
+    database.paused = "a backup"
+    assert watching.look(*range(600, 4000, 5)) == [], "a paused lane deletes nothing that was sent"
+    database.paused = None
+    assert watching.look(4000) == [marker]
+    LaneUnderTest(MemoryStore(database), "successor").do(OpenAccount(owner="b"))
+    assert watching.look(4005, 4010) == [marker]
