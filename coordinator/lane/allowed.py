@@ -11,7 +11,7 @@ from coordinator.service.principal import UnbelievedAccount
 
 
 class RuleFailed(Exception):
-    """Raised for a rule that raises, or gives no answer, by its error.
+    """Raised for a rule that raises, or gives no answer, by its error; and for what fails before it is asked.
 
     Nobody has said that its command may be issued. So no other command waits for it, as for one whose handler fails.
     """

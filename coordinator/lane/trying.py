@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from coordinator.lane.allowed import RuleFailed, check_allowed
+from coordinator.lane.allowed import RuleFailed, check_allowed, is_unasked
 from coordinator.lane.authors import abandon, attribute, reference, traced
 from coordinator.lane.basis import Basis
 from coordinator.lane.control import CONTROL_TYPES
@@ -65,7 +65,7 @@ def tried(basis: Basis, request: Request) -> Verdict:
             work.check_continuation(continuation)
         order = request.command if message.type in CONTROL_TYPES else None
         # First, so that a fault in it is found whatever becomes of the command.
-        named = basis.subjects.named_by(request) if basis.subjects.are_any else []
+        named = _named(basis, request) if basis.subjects.are_any else []
         done = _handle(basis, request) if order is None else basis.orders.carry_out(order, request.account)
         verdict = Verdict(
             "applied",
@@ -83,6 +83,19 @@ def tried(basis: Basis, request: Request) -> Verdict:
         # The handler caught the error, or raised another: it has not seen the rows as they are.
         raise work.interruption
     return verdict
+
+
+def _named(basis: Basis, request: Request) -> list[Ref[Row]]:
+    """The persons whom a command names. Raises an error of any kind, of the author's function: Rejected, or RuleFailed
+    where the rule was not asked yet."""
+    try:
+        return basis.subjects.named_by(request)
+    except Rejected:
+        raise
+    except BaseException as error:
+        if is_unasked(request):
+            raise RuleFailed from error
+        raise
 
 
 def _subjects(basis: Basis, named: list[Ref[Row]]) -> tuple[str, ...]:

@@ -19,7 +19,12 @@ BOB = Principal(subject="bob")
 
 
 def ruled(
-    open_store: OpenStore, rule: Any, on_failure: FailurePolicy = "park", reads: Any = None, target: Any = None
+    open_store: OpenStore,
+    rule: Any,
+    on_failure: FailurePolicy = "park",
+    reads: Any = None,
+    target: Any = None,
+    of: Any = None,
 ) -> LaneUnderTest:
     """The ledger, with a rule for deposits."""
     handlers = [
@@ -28,6 +33,7 @@ def ruled(
             each.handle,
             reads=reads or each.reads,
             target=target or each.target,
+            of=of,
             on_failure=on_failure,
             allow=rule,
         )
@@ -144,7 +150,7 @@ class AllowContract:
         assert lane.rows(ParkedCommand) == []
 
     @pytest.mark.parametrize("policy", ["park", "park-key", "block"])
-    @pytest.mark.parametrize("what", ["reads", "target"])
+    @pytest.mark.parametrize("what", ["reads", "target", "of"])
     def test_what_fails_before_the_rule_is_asked_holds_up_nobody(
         self, open_store: OpenStore, policy: Any, what: str
     ) -> None:
