@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from coordinator.service.text import in_quotes
 from coordinator.transports.rabbitmq.rights import BrokerAccount
 
 
@@ -28,10 +29,5 @@ def lines_of(accounts: Sequence[BrokerAccount], vhost: str, passwords: Mapping[s
 def set_permissions(account: BrokerAccount, vhost: str) -> str:
     """The line that gives an account its rights, in the place of those that it had."""
     rights = account.rights
-    patterns = " ".join(_quoted(pattern) for pattern in (rights.configure, rights.write, rights.read))
+    patterns = " ".join(map(in_quotes, (rights.configure, rights.write, rights.read)))
     return f"rabbitmqctl set_permissions -p {shlex.quote(vhost)} {shlex.quote(account.name)} {patterns}"
-
-
-def _quoted(pattern: str) -> str:
-    """Always between quotes, as one writes a pattern."""
-    return "'" + pattern.replace("'", "'\\''") + "'"

@@ -60,6 +60,7 @@ from coordinator.service.example import example_of
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rules import check_decided
 from coordinator.service.service import Service
+from coordinator.service.text import in_quotes
 from coordinator.stores.open import open_store
 from coordinator.stores.port import OnDisk, Store
 from coordinator.stores.sqlite.file import file_of
@@ -255,7 +256,7 @@ class _Run:
             example = example_of(service.commands)
             if example is not None:
                 bearing = "" if self._key is None else f" -H 'Authorization: Bearer {self._key.text}'"
-                body = _quoted(f"[{example}]")
+                body = in_quotes(f"[{example}]")
                 say(f"  try: curl {urls[service.lane]}/commands{bearing} -H 'Content-Type: application/json' -d {body}")
         for each in dict.fromkeys(urls.values()):
             say(f"  all routes: {each}/docs")
@@ -283,12 +284,6 @@ def _migrate(service: Service, workspace: Workspace) -> None:
             f"`coordinator dev --clean --dir {workspace.directory}` removes them all; the next run begins with empty "
             "tables."
         ) from None
-
-
-def _quoted(text: str) -> str:
-    """For a POSIX shell."""
-    escaped = text.replace("'", "'\\''")
-    return f"'{escaped}'"
 
 
 def _configure_logging() -> None:

@@ -11,6 +11,7 @@ from typing import Final
 from coordinator.dev.servers.server import make_passable
 from coordinator.service.errors import ConfigurationError
 
+from coordinator.service.text import in_quotes
 _KEY: Final = "key"
 _FILES: Final = frozenset({"env", "env.new", "lock", _KEY, f"{_KEY}.new"})
 _FOLDERS: Final = frozenset({"data", "logs", "programs", "servers"})
@@ -166,7 +167,7 @@ class Workspace:
 
 
 def _exports(environment: Mapping[str, str]) -> str:
-    return "".join(f"export {key}={quoted(value)}\n" for key, value in environment.items())
+    return "".join(f"export {key}={in_quotes(value)}\n" for key, value in environment.items())
 
 
 def _is_free(path: Path) -> bool:
@@ -178,9 +179,3 @@ def _is_free(path: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-def quoted(value: str) -> str:
-    """For a POSIX shell: between single quotes nothing is special but the single quote."""
-    escaped = value.replace("'", "'\\''")
-    return f"'{escaped}'"

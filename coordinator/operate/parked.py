@@ -100,6 +100,7 @@ def release(lane: str, ordering_key: str, reason: str | None, wait_s: float, *, 
             f"no command of {lane} waits for {ordering_key!r}: `coordinator parked {lane}` has the keys"
         )
     answers: list[OrderAnswer] = []
+    ordering_key = key.ordering_key
     order = Release(ordering_key=ordering_key, command_id=key.failed_id, by=as_user(), reason=reason or "")
     give(lane, [order], wait_s, answers.append)
     outcome = answers[0].outcome
@@ -118,9 +119,22 @@ def _keys_in(admin: LaneAdmin) -> list[ParkedKey]:
 
 
 def key_named(admin: LaneAdmin, ordering_key: str) -> ParkedKey | None:
-    """One key; None: no command waits for it."""
-    keys = _keys(admin.parked(key=ordering_key))
-    return next((key for key in keys if key.ordering_key == ordering_key), None)
+    """One key, as it is or as it is shown, with escapes in its JSON; None: no command waits for it."""
+    for text in dict.fromkeys((ordering_key, _as_it_is(ordering_key))):
+        keys = _keys(admin.parked(key=text))
+        if (found := next((key for key in keys if key.ordering_key == text), None)) is not None:
+            return found
+    return None
+
+
+def _as_it_is(ordering_key: str) -> str:
+    """A key with its value as lanes write it: what shows it escapes what nobody sees (`printable`)."""
+    names, sign, value = ordering_key.partition("=")
+    try:
+        return f"{names}{sign}{msgspec.json.encode(msgspec.json.decode(value)).decode()}"
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        # The digest of a long one, say.
+        return ordering_key
 
 
 def key_of_command(admin: LaneAdmin, command_id: str) -> ParkedKey | None:

@@ -7,6 +7,7 @@ import msgspec
 
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.service.text import in_quotes
 from coordinator.service.unshown import is_unshown
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
@@ -38,7 +39,7 @@ def told_of(letter: DeadLetter | None) -> str | None:
 
 def parked_todo(lane: str, ordering_key: str, letter: DeadLetter | None) -> str:
     """What helps the commands that wait for a key, behind the command of this letter; None: it has none any more."""
-    release = f"coordinator release {lane} '{ordering_key}'"
+    release = f"coordinator release {lane} {in_quotes(ordering_key)}"
     if letter is None:
         return f"what they wait for is being replayed: wait for it, or let them go on: {release}"
     return f"{letter_todo(lane, letter.id, letter.command_id, told_of(letter))}; or let them go on: {release}"

@@ -13,6 +13,7 @@ from coordinator.service.rows import Row
 from coordinator.service.saga import ENDED, Resumption, SagaRow
 from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.service import Service
+from coordinator.service.text import in_quotes
 
 UNDER_WAY: Final = timedelta(seconds=5)
 """What was somewhere so lately may be between two places, and not lost."""
@@ -111,9 +112,8 @@ def _resumed(service: Service, row: SagaRow, step: SagaStep | None, *, even_if_r
     if not known:
         return f"service {service.name} declares no command for it (a Resumption)"
     arguments = msgspec.json.encode(said).decode()
-    return (
-        f"coordinator send {known[0]} '{arguments}' (verdict: done, not_done, or again, which asks for the step anew)"
-    )
+    line = f"coordinator send {known[0]} {in_quotes(arguments)}"
+    return f"{line} (verdict: done, not_done, or again, which asks for the step anew)"
 
 
 def _resumes(command: type[Any], handle: Any, model: type[Row]) -> bool:

@@ -1,4 +1,4 @@
-"""Text from anywhere, made fit for JSON, for a message and for every database."""
+"""Text from anywhere, made fit for JSON, for a message, for a shell and for every database."""
 
 import re
 import unicodedata
@@ -117,6 +117,15 @@ def _is_seen(letter: str) -> bool:
 def _escaped(letter: str) -> str:
     units = letter.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+
+
+def in_quotes(text: str) -> str:
+    """A text as one word of a POSIX shell, in which nothing is special: `'a'\\''b'`.
+
+    A line that advises a command may quote a stranger, and is copied into a shell.
+    """
+    escaped = text.replace("'", "'\\''")
+    return f"'{escaped}'"
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.dev import cleaning
-from coordinator.dev.workspace import Workspace, quoted
+from coordinator.dev.workspace import Workspace
 from coordinator.service.errors import ConfigurationError
 
 AWKWARD = [
@@ -40,10 +40,6 @@ def test_the_file_is_readable_by_its_owner_alone_and_replaced_as_a_whole(tmp_pat
     assert stat.S_IMODE(workspace.environment_file.stat().st_mode) == 0o600
     assert workspace.environment_file.read_text() == "export B='2'\n"
     assert [path.name for path in tmp_path.iterdir()] == ["env"]
-
-
-def test_values_stand_between_single_quotes() -> None:
-    assert quoted("a'b") == "'a'\\''b'"
 
 
 @pytest.mark.parametrize("under", ["", "x", "x/y"])

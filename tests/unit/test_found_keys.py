@@ -1,5 +1,6 @@
 """A row with a key of several columns is found in each form that a person may type, and so is what it waits for."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,11 +18,13 @@ from coordinator.operate.asked_rows import key_text, not_found_by, refs_of
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.finding import Finder
 from coordinator.operate.found import Found
+from coordinator.operate.parked import key_named
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import DatabaseSettings, LaneSettings
 from coordinator.service.commands import Command
 from coordinator.service.rows import Row, VersionedRow
 from coordinator.service.service import Service
+from coordinator.service.text import printable
 from coordinator.service.unit_of_work import UnitOfWork
 from coordinator.stores.open import open_admin, open_store
 from tests.support.store_contract import NOW
@@ -151,6 +154,29 @@ def test_a_row_is_found_with_what_waits_for_it(clinic_lane: tuple[str, Lane], te
     assert row.is_stuck
     assert (row.why or "").startswith('1 command waits for slots.doctor,number=["kim",17], behind command ')
     assert "coordinator release clinic 'slots.doctor,number=[\"kim\",17]'" in (row.todo or "")
+
+
+def test_the_line_that_lets_a_key_go_on_is_one_command_whatever_the_key_says(clinic_lane: tuple[str, Lane]) -> None:
+    """Strangers choose the values of keys, and an operator copies the line into a shell."""
+    url, lane = clinic_lane
+    for tag in (1, 2):
+        settle(lane, tag, BookSlot(doctor="o'; touch owned; '", number=17))
+    (row,) = found(url, "slots/[\"o'; touch owned; '\",17]").rows
+    line = (row.todo or "").partition("or let them go on: ")[2]
+    assert shlex.split(line) == ["coordinator", "release", "clinic", "slots.doctor,number=[\"o'; touch owned; '\",17]"]
+
+
+@pytest.mark.parametrize("doctor", ["kim", "k\u200bim", "\u202emik", 'k"i\\m', "k\x7fim", "kim \U000e0061"])
+def test_a_key_is_known_as_it_is_shown(clinic_lane: tuple[str, Lane], doctor: str) -> None:
+    """What nobody sees of it is escaped wherever it is shown."""
+    url, lane = clinic_lane
+    for tag in (1, 2):
+        settle(lane, tag, BookSlot(doctor=doctor, number=17))
+    with closing(open_admin(url, LANE)) as admin:
+        (key,) = {each.ordering_key for each in admin.parked()}
+        named = key_named(admin, printable(key))
+    assert named is not None
+    assert named.ordering_key == key
 
 
 def test_a_row_whose_command_is_a_dead_letter_is_found_with_it(clinic_lane: tuple[str, Lane]) -> None:

@@ -1,6 +1,7 @@
 """Text in one form: every spelling is one text, every character can be seen."""
 
 import re
+import shlex
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from msgspec import structs
 from coordinator.service.commands import NAME_CHARACTERS_MAX, parse
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.rows import Row
-from coordinator.service.text import VISIBLE, has_blank_end, normalized, unassigned_in, unseen_in
+from coordinator.service.text import VISIBLE, has_blank_end, in_quotes, normalized, unassigned_in, unseen_in
 from coordinator.stores.row_checks import InvalidRow, RowChecks
 from coordinator.testing import LaneInMemory
 from shared.items.commands import CreateItem, UpdateItem
@@ -238,3 +239,12 @@ def test_whatever_was_kept_is_listed_or_in_its_one_form(parts: list[str]) -> Non
     users = [user(number, f"{part}@x") for number, part in enumerate(parts, 1)]
     listed = {each.id for same in collisions(users) for each in same}
     assert all(each.id in listed or kept_email(each.email) == each.email for each in users)
+
+
+@given(st.text())
+def test_a_text_in_quotes_is_one_word_of_a_shell(text: str) -> None:
+    assert shlex.split(in_quotes(text)) == [text]
+
+
+def test_a_text_stands_between_single_quotes() -> None:
+    assert in_quotes("a'b") == "'a'\\''b'"
