@@ -8,14 +8,18 @@ POST /sandbox/webhooks   {"copies": 2, "shuffle": true, "seed": 7}
 POST /sandbox/forget     forget the idempotency keys, as Stripe does after a day
 POST /sandbox/expire     {"payment_intent": "pi_…"}: let go of a hold, as Stripe does after seven days
 POST /sandbox/fail       {"refund": "re_…"}: let a refund fail, as a bank does days later
+
+These ask for no key. A browser of a developer's machine reaches them, too: what a page of some site asks is refused.
 """
 
 import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
@@ -29,6 +33,7 @@ from shared.payments.sandbox.store import SandboxStore
 from shared.payments.sandbox.webhooks import Webhooks
 
 _WAIT_S: Final = 10.0
+_OWN_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _CREATE: Final = frozenset(
     (
         "amount",
@@ -214,6 +219,7 @@ async def _named(request: web.Request, field: str) -> str:
 @web.middleware
 async def _errors(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
     try:
+        _check_no_page(request)
         response: web.StreamResponse = await handler(request)
     except ApiError as error:
         return web.json_response(
@@ -223,6 +229,33 @@ async def _errors(request: web.Request, handler: Callable[[web.Request], Any]) -
         message = f"Unrecognized request URL ({request.method}: {request.path}); the sandbox has a part of Stripe's API"
         return web.json_response({"error": {"type": "invalid_request_error", "message": message}}, status=404)
     return response
+
+
+def _check_no_page(request: web.Request) -> None:
+    """Raises ApiError (403) for what a page of a site may have sent.
+
+    A browser says of which site a page is that changes something (`Origin`), and by which name it asks (`Host`): the
+    name of a site has a dot, also where it leads here, and that of a container has none.
+    """
+    origin, host = request.headers.get("Origin"), _host_of(f"//{request.headers.get('Host', '')}")
+    if (origin is not None and _host_of(origin) not in _OWN_MACHINE) or ("." in host and not _is_address(host)):
+        message = "The sandbox is asked by programs, and by no page of a site."
+        raise ApiError(403, {"type": "invalid_request_error", "message": message})
+
+
+def _host_of(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return "."
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _request_id() -> str:
