@@ -177,7 +177,9 @@ class Supervisor:
             )
         installation = install.Installation(say, self._workspace.logs / "apt.log", install.needed(wanted))
         self._aside(installation.run, installation.kill)
-        return ServerSet.native(self._workspace.servers, wanted, ports)
+        with self._workspace.used():
+            owner_password = self._workspace.owner_password()
+        return ServerSet.native(self._workspace.servers, wanted, ports, owner_password=owner_password)
 
     def _migrate(self, environment: dict[str, str]) -> None:
         """And then the least rights of the roles, which migrations leave to an administrator."""

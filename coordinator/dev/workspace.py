@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Final
 
 from coordinator.dev.servers.server import make_passable
 from coordinator.service.errors import ConfigurationError
-
 from coordinator.service.text import in_quotes
+
 _KEY: Final = "key"
+_OWNER_PASSWORD: Final = "owner-password"
+_PASSWORD_BYTES: Final = 24
 _FILES: Final = frozenset({"env", "env.new", "lock", _KEY, f"{_KEY}.new"})
 _FOLDERS: Final = frozenset({"data", "logs", "programs", "servers"})
 MADE: Final = _FILES | _FOLDERS
@@ -137,6 +140,15 @@ class Workspace:
     def write_key(self, text: str) -> None:
         """Keep a developer's API key. Only we may read it."""
         self._write(self.directory / _KEY, text)
+
+    def owner_password(self) -> str:
+        """The password of the owner of all databases of this run's servers, made at the first run. Only we may read
+        it: with it one does on these servers' machine what whoever runs them may."""
+        path = self.servers / _OWNER_PASSWORD
+        if not path.exists():
+            make_passable(self.servers)
+            self._write(path, secrets.token_urlsafe(_PASSWORD_BYTES))
+        return path.read_text()
 
     def _write(self, path: Path, text: str) -> None:
         unfinished = path.with_name(f"{path.name}.new")

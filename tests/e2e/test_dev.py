@@ -90,7 +90,8 @@ def test_somebody_else_s_service_comes_up_with_what_it_declares_and_nothing_else
         run.kill()
     said = log_path.read_text()
     assert run.exit_status == 0, said
-    assert sorted(path.name for path in (directory / "servers").iterdir()) == ["postgresql", "rabbitmq"]
+    password = directory / "servers" / "owner-password"
+    assert sorted(path.name for path in password.parent.iterdir()) == [password.name, "postgresql", "rabbitmq"]
     assert re.findall(r"^  (\S+)", said, re.MULTILINE) == [
         "operations",
         "gateway-orders",
@@ -104,7 +105,7 @@ def test_somebody_else_s_service_comes_up_with_what_it_declares_and_nothing_else
         "AMQP_URL": f"amqp://operator:operator@127.0.0.1:{PORTS['DEV_AMQP_PORT']}/%2F",
         "LANE_GATEWAY_ACCOUNTS": "orders_gateway",
         "ORDERS_DATABASE_URL": f"postgresql://orders_lane:orders_lane@{postgresql}",
-        "ORDERS_MIGRATION_URL": f"postgresql://coordinator:coordinator@{postgresql}",
+        "ORDERS_MIGRATION_URL": f"postgresql://coordinator:{password.read_text()}@{postgresql}",
         "ORDERS_READER_URL": f"postgresql://orders_reader:orders_reader@{postgresql}",
         "CARRIER_URL": f"http://127.0.0.1:{PORTS['DEV_CARRIER_PORT']}",
         "CARRIER_TELLS": f"http://127.0.0.1:{PORTS['DEV_ORDERS_PORT']}/carrier",

@@ -84,7 +84,7 @@ programs.migrate_command = lambda: ["sh", "-c", migration]
 programs.accounts_command = lambda lanes: ["sh", "-c", f"test '{' '.join(lanes)}' = 'users payments'"]
 # No database is there that could have a key.
 supervisor.development_key = lambda services, workspace: None
-supervisor.ServerSet.native = classmethod(lambda cls, directory, wanted, ports: Set(directory))
+supervisor.ServerSet.native = classmethod(lambda cls, directory, wanted, ports, **_: Set(directory))
 try:
     sys.exit(supervisor.run("native", directory))
 except ConfigurationError as error:

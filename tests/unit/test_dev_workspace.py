@@ -1,5 +1,6 @@
 """The directory of a run: one run at a time, and a file of addresses that a shell can read."""
 
+import re
 import stat
 import subprocess
 from collections.abc import Callable
@@ -40,6 +41,15 @@ def test_the_file_is_readable_by_its_owner_alone_and_replaced_as_a_whole(tmp_pat
     assert stat.S_IMODE(workspace.environment_file.stat().st_mode) == 0o600
     assert workspace.environment_file.read_text() == "export B='2'\n"
     assert [path.name for path in tmp_path.iterdir()] == ["env"]
+
+
+def test_the_owner_of_the_databases_has_a_password_that_its_owner_alone_may_read(tmp_path: Path) -> None:
+    directory, other = Workspace(tmp_path / "one"), Workspace(tmp_path / "other")
+    password = directory.owner_password()
+    (file,) = directory.servers.iterdir()
+    assert (stat.S_IMODE(file.stat().st_mode), file.read_text()) == (0o600, password)
+    assert Workspace(tmp_path / "one").owner_password() == password != other.owner_password()
+    assert re.fullmatch(r"[A-Za-z0-9_-]{32}", password)  # it is part of an address, and of a statement
 
 
 @pytest.mark.parametrize("under", ["", "x", "x/y"])

@@ -28,16 +28,19 @@ def amqp_url(port: int, *, role: str = ADMINISTRATOR) -> str:
     return f"amqp://{role}:{role}@{HOST}:{port}/%2F"
 
 
-def database_url(kind: DatabaseKind, port: int, database: str, *, role: str = ACCOUNT) -> str:
-    """A role's password is its name. MongoDB has no roles here."""
+def database_url(
+    kind: DatabaseKind, port: int, database: str, *, role: str = ACCOUNT, password: str | None = None
+) -> str:
+    """A role's password is its name, unless another one is given. MongoDB has no roles here."""
     if kind == "mongodb":
         # Direct: the client does not look for the one member under the name that its replica set has for it.
         return f"mongodb://{HOST}:{port}/{database}?directConnection=true"
-    return f"{kind}://{role}:{role}@{HOST}:{port}/{database}"
+    return f"{kind}://{role}:{password or role}@{HOST}:{port}/{database}"
 
 
-def redis_url(port: int, *, role: str = ACCOUNT) -> str:
-    return f"redis://{role}:{role}@{HOST}:{port}/0"
+def redis_url(port: int, *, role: str = ACCOUNT, password: str | None = None) -> str:
+    """A role's password is its name, unless another one is given."""
+    return f"redis://{role}:{password or role}@{HOST}:{port}/0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +112,16 @@ def environment(wanted: Wanted, ports: ServerPorts, account: str = OPERATOR) -> 
     return found
 
 
-def migration_environment(wanted: Wanted, ports: ServerPorts) -> dict[str, str]:
-    """The settings that migrations and `coordinator database-accounts` alone get beside those: the databases' owner.
+def migration_environment(wanted: Wanted, ports: ServerPorts, owner_password: str = ACCOUNT) -> dict[str, str]:
+    """The settings that migrations and `coordinator database-accounts` alone get beside those: the databases' owner,
+    with this password.
 
     Raises ConfigurationError if the port of a wanted server is not given.
     """
     return {
-        f"{settings_prefix(name)}MIGRATION_URL": database_url(kind, _given(kind, ports.of(kind)), name)
+        f"{settings_prefix(name)}MIGRATION_URL": database_url(
+            kind, _given(kind, ports.of(kind)), name, password=owner_password
+        )
         for name, kind in ((name, wanted.databases[name]) for name in wanted.with_roles)
     }
 

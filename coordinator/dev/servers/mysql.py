@@ -16,17 +16,22 @@ from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.server import Server
 
 _SQL_MODE = "STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
-# Run at every start, before the first client is let in; one statement a line. The databases follow.
+# Run at every start, before the first client is let in; one statement a line. The databases follow. An earlier release
+# has made users with another password.
 _FIRST_STATEMENTS = """\
-CREATE USER IF NOT EXISTS 'coordinator'@'127.0.0.1' IDENTIFIED BY 'coordinator';
-CREATE USER IF NOT EXISTS 'coordinator'@'localhost' IDENTIFIED BY 'coordinator';
+CREATE USER IF NOT EXISTS 'coordinator'@'127.0.0.1', 'coordinator'@'localhost';
+ALTER USER 'coordinator'@'127.0.0.1' IDENTIFIED BY '{password}', 'coordinator'@'localhost' IDENTIFIED BY '{password}';
 GRANT ALL PRIVILEGES ON *.* TO 'coordinator'@'127.0.0.1' WITH GRANT OPTION;
 GRANT ALL PRIVILEGES ON *.* TO 'coordinator'@'localhost' WITH GRANT OPTION;
 """
 
 
 class MySQL(Server):
-    """Has a database for each service, and a user `coordinator` with all rights, whose password is its name."""
+    """Has a database for each service, and a user `coordinator` with all rights.
+
+    With these one reads and writes files as the user who runs the server. So its password is one that others do not
+    know, wherever a server is more than a test's.
+    """
 
     name = "mysql"
     title = "MySQL"
@@ -35,16 +40,20 @@ class MySQL(Server):
     options: Sequence[str] = ()
     """More of them, for a test."""
 
-    def __init__(self, directory: Path, databases: Sequence[str], port: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, databases: Sequence[str], port: int | None = None, *, password: str = ACCOUNT
+    ) -> None:
+        """`password` is that of `coordinator`: letters, digits, - and _."""
         super().__init__(directory, port)
         self._databases = databases
+        self._password = password
         if _is_mariadb():
             self.title = "MariaDB"
 
     @property
     def url(self) -> str:
         """The address of its first database."""
-        return database_url("mysql", self.port, self._databases[0])
+        return database_url("mysql", self.port, self._databases[0], password=self._password)
 
     def _prepare(self) -> None:
         self._make_temporary()
@@ -56,10 +65,8 @@ class MySQL(Server):
                 self._make_data(install, *options)
             else:
                 self._make_data(_program(), "--no-defaults", "--initialize-insecure", "--datadir=.", temporary)
-        statements = self._first_statements
         made = (f"{_create(name)};\n" for name in self._databases)
-        statements.write_text(_FIRST_STATEMENTS + "".join(made))
-        statements.chmod(0o644)
+        self._write_for_it(self._first_statements, _FIRST_STATEMENTS.format(password=self._password) + "".join(made))
 
     @property
     def _first_statements(self) -> Path:
@@ -106,7 +113,7 @@ class MySQL(Server):
         )
 
     def _probe(self) -> str:
-        connection = _connect(self.port, ACCOUNT, ACCOUNT, self._databases[0])
+        connection = _connect(self.port, ACCOUNT, self._password, self._databases[0])
         with connection, connection.cursor() as cursor:
             cursor.execute("SELECT VERSION()")
             row = cursor.fetchone()

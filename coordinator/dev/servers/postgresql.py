@@ -1,5 +1,6 @@
 """A private PostgreSQL."""
 
+import contextlib
 import re
 import signal
 from collections.abc import Sequence
@@ -18,7 +19,11 @@ _STILL_GOING_AWAY = re.compile(r"pre-existing shared memory block .* still in us
 
 
 class PostgreSQL(Server):
-    """Has a database for each service, and a superuser `coordinator`, whose password (SCRAM) is its name."""
+    """Has a database for each service, and a superuser `coordinator` (SCRAM).
+
+    A superuser runs programs as the user who runs the server. So its password is one that others do not know, wherever
+    a server is more than a test's.
+    """
 
     name = "postgresql"
     title = "PostgreSQL"
@@ -30,22 +35,25 @@ class PostgreSQL(Server):
     options: Sequence[str] = ()
     """More of them, for a test."""
 
-    def __init__(self, directory: Path, databases: Sequence[str], port: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, databases: Sequence[str], port: int | None = None, *, password: str = ACCOUNT
+    ) -> None:
+        """`password` is the superuser's."""
         super().__init__(directory, port)
         self._databases = databases
+        self._password = password
 
     @property
     def url(self) -> str:
         """The address of its first database."""
-        return database_url("postgresql", self.port, self._databases[0])
+        return database_url("postgresql", self.port, self._databases[0], password=self._password)
 
     def _prepare(self) -> None:
         if self.data.exists():
             return
-        # Beside the data, where the server's own user can read it. It needs no protection: this module shows it.
+        # Beside the data, where the server's own user can read it.
         password = self.data.with_name(f"{self.data.name}.password")
-        password.write_text(ACCOUNT)
-        password.chmod(0o644)
+        self._write_for_it(password, self._password)
         self._make_data(
             _beside(require("postgres"), "initdb"),
             "--pgdata=.",
@@ -77,18 +85,32 @@ class PostgreSQL(Server):
         )
 
     def _probe(self) -> str:
-        version = make_databases(self.port, self._databases)
+        try:
+            version = make_databases(self.port, self._databases, self._password)
+        except psycopg.OperationalError:
+            if not self._replace_password():
+                raise
+            version = make_databases(self.port, self._databases, self._password)
         psycopg.connect(self.url, connect_timeout=5).close()
         return version
+
+    def _replace_password(self) -> bool:
+        """Whether the superuser had the password of an earlier release, its name, and has its own now."""
+        known = database_url("postgresql", self.port, "postgres")
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(known, connect_timeout=5) as connection:
+            change = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(ACCOUNT), sql.Literal(self._password))
+            connection.execute(change)
+            return True
+        return False
 
     def _may_launch_again(self, log_tail: str) -> bool:
         # Backends of a killed postmaster end by themselves, a moment later.
         return _STILL_GOING_AWAY.search(log_tail) is not None
 
 
-def make_databases(port: int, names: Sequence[str]) -> str:
+def make_databases(port: int, names: Sequence[str], password: str = ACCOUNT) -> str:
     """Create the missing databases on a server of this machine; return its version. Raises OperationalError."""
-    maintenance = database_url("postgresql", port, "postgres")
+    maintenance = database_url("postgresql", port, "postgres", password=password)
     with psycopg.connect(maintenance, autocommit=True, connect_timeout=5) as connection:
         there = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
         for name in names:

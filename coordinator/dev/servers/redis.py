@@ -23,16 +23,20 @@ class Redis(Server):
     """Keeps nothing on disk: after a restart it is empty, as a cache may be.
 
     Lanes are its user `coordinator`, and gateways `coordinator_reader`, with the rights that they need. A password
-    is its user's name.
+    is its user's name. Not so that of the administrator, who with Redis 6 writes files as the user who runs the server.
     """
 
     name = "redis"
     title = "Redis"
     not_ready: ClassVar[tuple[type[Exception], ...]] = (redis.exceptions.RedisError,)
 
-    def __init__(self, directory: Path, keys: Sequence[str] = ("*",), port: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, keys: Sequence[str] = ("*",), port: int | None = None, *, password: str = ADMINISTRATOR
+    ) -> None:
+        """`password` is the administrator's."""
         super().__init__(directory, port)
         self._keys = keys
+        self._password = password
 
     @property
     def url(self) -> str:
@@ -41,7 +45,7 @@ class Redis(Server):
     @property
     def administrator_url(self) -> str:
         """For what the cache's user may not do."""
-        return redis_url(self.port, role=ADMINISTRATOR)
+        return redis_url(self.port, role=ADMINISTRATOR, password=self._password)
 
     @property
     def _acl(self) -> Path:
@@ -50,11 +54,12 @@ class Redis(Server):
     def _prepare(self) -> None:
         self.data.mkdir(exist_ok=True)
         reading = reader_acl_rules if _knows_reading() else acl_rules
-        self._acl.write_text(
+        self._write_for_it(
+            self._acl,
             "user default off\n"
             f"user {ACCOUNT} on >{ACCOUNT} {acl_rules(self._keys)}\n"
             f"user {CACHE_READER} on >{CACHE_READER} {reading(self._keys)}\n"
-            f"user {ADMINISTRATOR} on >{ADMINISTRATOR} ~* &* +@all\n"
+            f"user {ADMINISTRATOR} on >{self._password} ~* &* +@all\n",
         )
 
     def _launch(self) -> Process:

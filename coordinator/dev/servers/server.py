@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import shutil
 import signal
 import threading
@@ -164,6 +165,15 @@ class Server(ABC):
 
     def _account(self) -> OsAccount | None:
         return OsAccount.instead_of_root(self.account_name) if self.account_name else None
+
+    def _write_for_it(self, path: Path, text: str) -> None:
+        """A file that only the user who runs the server may read, such as one with a password."""
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+        account = self._account()
+        if account is not None:
+            shutil.chown(path, account.uid, account.gid)
 
     def _make_directory(self) -> None:
         make_passable(self.directory)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeAlias, TypeVar
 
-from coordinator.dev.servers.addresses import ServerPorts, Wanted, environment, migration_environment
+from coordinator.dev.servers.addresses import ACCOUNT, ServerPorts, Wanted, environment, migration_environment
 from coordinator.dev.servers.server import Report, Server, remove_server
 from coordinator.dev.services import DatabaseKind
 from coordinator.service.errors import ConfigurationError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from coordinator.dev.servers.redis import Redis
     from coordinator.dev.servers.redis_broker import RedisBroker
 
-    DatabaseServer: TypeAlias = type[PostgreSQL | MySQL | MongoDB]
+    DatabaseServer: TypeAlias = PostgreSQL | MySQL | MongoDB
 
 # ruff: noqa: PLC0415  # a run needs the drivers of its own servers only
 _KINDS: Final[Sequence[DatabaseKind]] = ("postgresql", "mysql", "mongodb")
@@ -34,27 +34,32 @@ _Server = TypeVar("_Server", bound=Server)
 class ServerSet:
     """The servers that some services want, each in its own folder of one directory."""
 
-    def __init__(self, servers: Sequence[Server], wanted: Wanted) -> None:
+    def __init__(self, servers: Sequence[Server], wanted: Wanted, owner_password: str = ACCOUNT) -> None:
         self.servers = tuple(servers)
         self._wanted = wanted
+        self._owner_password = owner_password
 
     @classmethod
-    def native(cls, directory: Path, wanted: Wanted, ports: ServerPorts | None = None) -> Self:
+    def native(
+        cls, directory: Path, wanted: Wanted, ports: ServerPorts | None = None, *, owner_password: str = ACCOUNT
+    ) -> Self:
         """Processes of this machine. A port that is not given is chosen, and kept over stop() and start().
 
-        Raises ConfigurationError if a program is not installed; coordinator.dev.install can install it.
+        `owner_password` is that of the databases' owner, who may do anything to their servers, and of the cache's
+        administrator. Raises ConfigurationError if a program is not installed; coordinator.dev.install can install it.
         """
         ports = ports or ServerPorts()
         servers: list[Server] = [_broker(directory, wanted, ports)]
-        for kind in _KINDS:
-            if databases := wanted.of(kind):
-                server = _server_of(kind)
-                servers.append(server(directory / server.name, databases, ports.of(kind)))
+        servers.extend(
+            _server_of(kind, directory, databases, ports.of(kind), owner_password)
+            for kind in _KINDS
+            if (databases := wanted.of(kind))
+        )
         if wanted.cache_keys:
             from coordinator.dev.servers.redis import Redis
 
-            servers.append(Redis(directory / Redis.name, wanted.cache_keys, ports.redis))
-        return cls(servers, wanted)
+            servers.append(Redis(directory / Redis.name, wanted.cache_keys, ports.redis, password=owner_password))
+        return cls(servers, wanted, owner_password)
 
     @property
     def rabbitmq(self) -> "RabbitMQ":
@@ -137,7 +142,7 @@ class ServerSet:
 
     def migration_environment(self) -> dict[str, str]:
         """What `coordinator migrate` alone gets beside it."""
-        return migration_environment(self._wanted, self._ports)
+        return migration_environment(self._wanted, self._ports, self._owner_password)
 
     @property
     def _ports(self) -> ServerPorts:
@@ -168,20 +173,22 @@ def _broker(directory: Path, wanted: Wanted, ports: ServerPorts) -> "RabbitMQ | 
     )
 
 
-def _server_of(kind: DatabaseKind) -> "DatabaseServer":
+def _server_of(
+    kind: DatabaseKind, directory: Path, databases: Sequence[str], port: int | None, owner_password: str
+) -> "DatabaseServer":
     match kind:
         case "postgresql":
             from coordinator.dev.servers.postgresql import PostgreSQL
 
-            return PostgreSQL
+            return PostgreSQL(directory / PostgreSQL.name, databases, port, password=owner_password)
         case "mysql":
             from coordinator.dev.servers.mysql import MySQL
 
-            return MySQL
+            return MySQL(directory / MySQL.name, databases, port, password=owner_password)
         case "mongodb":
             from coordinator.dev.servers.mongodb import MongoDB
 
-            return MongoDB
+            return MongoDB(directory / MongoDB.name, databases, port)
 
 
 def _start(server: Server, report: Report | None) -> None:
