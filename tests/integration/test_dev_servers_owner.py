@@ -14,6 +14,7 @@ import redis
 from coordinator.dev.servers.addresses import ADMINISTRATOR, database_url, redis_url
 from coordinator.dev.servers.mysql import MySQL
 from coordinator.dev.servers.postgresql import PostgreSQL
+from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.servers.redis import Redis
 
 pytestmark = [pytest.mark.timeout(120)]
@@ -68,3 +69,20 @@ def test_so_has_the_cache_s_administrator(directory: Path) -> None:
         server.stop()
     files = (file for file in server.directory.iterdir() if file.suffix == ".conf")
     assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600]
+
+
+def test_nobody_guesses_the_cookie_by_which_erlang_runs_programs_or_reads_it_as_it_is_made(directory: Path) -> None:
+    """Erlang's own has 36 bits, and is there for everybody until it has its mode."""
+    server = RabbitMQ(directory / RabbitMQ.name)
+    cookie = server.directory / ".erlang.cookie"
+    seen = []
+    for _ in range(2):
+        server.start()
+        try:
+            seen.append(cookie.read_text())
+            assert stat.S_IMODE(cookie.stat().st_mode) == 0o600
+            assert server.control("eval", "erlang:get_cookie().").strip().strip("'") == seen[-1]
+        finally:
+            server.stop()
+    assert [len(bytes.fromhex(each)) for each in seen] == [32, 32]
+    assert seen[0] != seen[1]

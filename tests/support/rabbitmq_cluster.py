@@ -38,6 +38,8 @@ _ADVANCED = "[{kernel, [{net_ticktime, 10}]}].\n"
 class ClusterNode(ManagedRabbitMQ):
     """One of several nodes, which share the first one's epmd."""
 
+    cookie = _COOKIE
+
     def __init__(
         self, directory: Path, number: int, names: Sequence[str], accounts: Sequence[BrokerAccount], epmd_port: int
     ) -> None:
@@ -52,14 +54,6 @@ class ClusterNode(ManagedRabbitMQ):
             file.write(_CLUSTER)
             for number, name in enumerate(self._names, 1):
                 file.write(f"cluster_formation.classic_config.nodes.{number} = {name}\n")
-
-    def _prepare(self) -> None:
-        self.directory.mkdir(exist_ok=True)
-        cookie = self.directory / ".erlang.cookie"
-        if not cookie.exists():
-            cookie.write_text(_COOKIE)
-            cookie.chmod(0o400)
-        super()._prepare()
 
     def _may_launch_again(self, log_tail: str) -> bool:
         # RabbitMQ 3.10 asks the others for their feature flags. One that is about to start, too, has none yet, and the

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -49,6 +50,7 @@ SEND_TIMEOUT_MS = 15_000
 this long. One such option replaces all of RabbitMQ's own, so the configuration repeats those."""
 _DEFINITIONS = "definitions.json"
 _CONTROL_TIMEOUT_S = 60
+_COOKIE_BYTES = 32
 
 
 class RabbitMQ(Server):
@@ -64,6 +66,9 @@ class RabbitMQ(Server):
     """Those that are enabled."""
     node = "coordinator@localhost"
     """Its name in Erlang."""
+    cookie: str | None = None
+    """With it one does as the user who runs the node; None: a new one at each start. Erlang would make one of 36 bits,
+    and give it its mode after it has written it."""
 
     def __init__(
         self,
@@ -149,6 +154,7 @@ class RabbitMQ(Server):
     def _prepare(self) -> None:
         self.data.mkdir(exist_ok=True)
         self.write_configuration()
+        self._write_for_it(self.directory / ".erlang.cookie", self.cookie or secrets.token_hex(_COOKIE_BYTES))
         (self.directory / "enabled_plugins").write_text(f"[{','.join(self.plugins)}].\n")
         if self._epmd is None or not self._epmd.alive:
             self._epmd = Process(
