@@ -1,14 +1,14 @@
 """Watches the outbox and the timers: measures what waits, and wakes the lane if no process does what should be done.
 
-A successor publishes the entries that a dead process left in the outbox. But on an idle lane no process learns that it
-is the successor, since the broker tells a consumer that it is active only by delivering to it. So every process of a
-lane, standbys too, looks into the outbox now and then, and publishes a marker into the lane if the same entry is there
-twice under one epoch: the consumer that gets it takes the lane over, and publishes the entries that it finds. One that
-cannot delete them now, or whose target takes nothing, is told once, and then once a minute. It does the same for a
-timer that is overdue, for a last commit of which nobody tells others that it is safe (`Lease.proved`), and for one that
-waited for its key and need not wait any more, unless an operator has paused the lane. What frees a key is acknowledged
-after all that waited for it, so there is such a command only where a database or a broker has lost what it had: then
-nothing is delivered for its sake.
+A successor publishes the entries that a dead process left in the outbox. But on an idle lane no process learns that
+it is the successor, since the broker tells a consumer that it is active only by delivering to it. So every process of
+a lane, standbys too, looks into the outbox now and then, and publishes a marker into the lane if the same entry is
+there twice under one epoch: the consumer that gets it takes the lane over, and publishes the entries that it finds.
+One that cannot delete them now, or whose target takes nothing, is told again after 10 s, and in the end once a
+minute. It does the same for a timer that is overdue, for a last commit of which nobody tells others that it is safe
+(`Lease.proved`), and for one that waited for its key and need not wait any more, unless an operator has paused the
+lane. What frees a key is acknowledged after all that waited for it, so there is such a command only where a database
+or a broker has lost what it had: then nothing is delivered for its sake.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ AGE = Gauge("coordinator_lane_outbox_age_seconds", "How long the oldest of them 
 TIMERS = Gauge("coordinator_lane_timers", "Commands that wait for their time.", ["lane"])
 OVERDUE = Gauge("coordinator_lane_timer_overdue_seconds", "How long the first of them is overdue.", ["lane"])
 WARNED_EVERY_S = 60.0
+FIRST_PAUSE_S = 10.0
 _PAGE: Final = 100
 """How many parked commands are read at once: a body may have a MiB."""
 
@@ -72,11 +73,14 @@ class Left(Struct, frozen=True):
 
 
 class _LeftWork:
-    """Work of one kind that waits for a lane: it is woken for what was there at the last look, too, once a minute."""
+    """Work of one kind that waits for a lane: it is woken for what was there at the last look, too.
+
+    A marker may be lost, so it is woken again: soon at first, and once a minute in the end.
+    """
 
     def __init__(self) -> None:
         self._id: str | None = None
-        self._woken_at_s = float("-inf")
+        self._due_s = self._pause_s = 0.0
 
     def is_due(self, now_id: str | None, left: Left, now_s: float) -> bool:
         """Whether to wake the lane for it now; `now_id` is None where there is none. Never while the lane is paused."""
@@ -84,11 +88,12 @@ class _LeftWork:
         if now_id is None or left.is_paused:
             return False
         if before != now_id:
-            self._woken_at_s = float("-inf")
+            self._due_s, self._pause_s = now_s, FIRST_PAUSE_S
             return False
-        if now_s - self._woken_at_s < WARNED_EVERY_S:
+        if now_s < self._due_s:
             return False
-        self._woken_at_s = now_s
+        self._due_s = now_s + self._pause_s
+        self._pause_s = min(2 * self._pause_s, WARNED_EVERY_S)
         return True
 
 

@@ -34,10 +34,10 @@ def test_a_lane_is_woken_once_for_what_stays_and_again_when_another_process_has_
     watching = Watching(database)
     assert watching.look(0) == [], "a process may be about to publish it"
     assert watching.look(5) == [marker]
-    assert watching.look(*range(10, 65, 5)) == [], "whoever has the lane knows by now"
-    assert watching.look(*range(65, 600, 5)) == [marker] * 9
+    assert watching.look(10) == [], "whoever has the lane knows by now"
+    assert [second for second in range(15, 200, 5) if watching.look(second) == [marker]] == [15, 35, 75, 135, 195]
     database.paused = "a backup"
-    assert watching.look(*range(600, 4000, 5)) == [], "a paused lane deletes nothing that was sent"
+    assert watching.look(*range(200, 4000, 5)) == [], "a paused lane deletes nothing that was sent"
     database.paused = None
     assert watching.look(4000) == [marker]
     LaneUnderTest(MemoryStore(database), "successor").do(OpenAccount(owner="b"))
