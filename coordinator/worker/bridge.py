@@ -28,7 +28,7 @@ _OUTSIDE: Final = ">"
 """Before an address of the broker's: nobody there can name those who wait in this process."""
 
 
-class _UnderWay(Struct, frozen=True):
+class _Brought(Struct, frozen=True):
     """What the lane has not settled, as the broker has delivered it last."""
 
     channel: int
@@ -67,7 +67,7 @@ class LaneBridge:
         self._consumer = transport.lane(
             lane.name, self._inbox, settings, holder=holder_name("bridge", lane.name), has_effects=False
         )
-        self._under_way: dict[int, _UnderWay] = {}
+        self._under_way: dict[int, _Brought] = {}
         """By the number in the lane's queue, in that order."""
         self._channel = 0
         self._may_come_again: dict[str | None, deque[int]] = {}
@@ -153,7 +153,7 @@ class LaneBridge:
             number = self._waiting_here(delivery)
             if number is None:
                 number = self._lane.put_delivery(replace(delivery, reply_to=outside))
-            self._under_way[number] = _UnderWay(channel, delivery)
+            self._under_way[number] = _Brought(channel, delivery)
 
     def _begin_channel(self, channel: int) -> None:
         self._channel = channel
