@@ -21,6 +21,7 @@ from coordinator.service.outside_calls import without_providers_words
 from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.text import printable
 from coordinator.stores.admin import LetterSummary, ParkedKeySummary
+from coordinator.stores.audit import ChangedRow
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import LogEntry
 
@@ -47,6 +48,11 @@ def letter_without_content(letter: LetterSummary) -> LetterSummary:
 def key_without_content(key: ParkedKeySummary) -> ParkedKeySummary:
     """The same of a key for which commands wait: a service makes it of their arguments."""
     return msgspec.structs.replace(key, ordering_key=HIDDEN_REASON)
+
+
+def change_without_content(change: ChangedRow) -> ChangedRow:
+    """The same of a row that a command has changed: mostly its arguments name the key."""
+    return msgspec.structs.replace(change, row_key=HIDDEN_REASON)
 
 
 def act_without_content(act: OperatorAct) -> OperatorAct:

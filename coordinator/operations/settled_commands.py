@@ -16,6 +16,7 @@ from coordinator.operate.reasons import with_reason
 from coordinator.operate.relatives import emitter_of, with_relatives
 from coordinator.operate.timelines import emitted_timeline, queued_timeline, timeline_in
 from coordinator.operations.content import (
+    change_without_content,
     entry_without_content,
     laid_out,
     letter_without_content,
@@ -116,7 +117,7 @@ def known_command(
     return KnownCommand(
         lane=lane,
         entry=entry,
-        changes=changes,
+        changes=changes if with_content else [change_without_content(each) for each in changes],
         letters=letters if with_content else [letter_without_content(each) for each in letters],
         waits_for=behind.ordering_key if behind is not None and with_content else None,
         waits_behind=None if behind is None else behind.failed_id,

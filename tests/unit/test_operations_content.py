@@ -6,16 +6,18 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import pytest
-from msgspec import structs
+from msgspec import Meta, structs
 
-from coordinator import Command, CommandPending, Service, UnitOfWork
+from coordinator import Command, CommandPending, Service, UnitOfWork, VersionedRow
+from coordinator.migrations.migrate import migrate
 from coordinator.operations.content import HIDDEN_REASON, LAID_OUT_BYTES_MAX, act_without_content, laid_out
 from coordinator.operations.lane_routes import COLLECTOR
 from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.nesting import NESTING_MAX
 from coordinator.service.text import unseen_in
 from coordinator.stores.audit_tables import OperatorAct
@@ -171,6 +173,42 @@ async def test_nor_by_the_process_that_runs_a_lane_without_a_broker(
             told = (await answer.content.readuntil(b"\n")).decode()
     assert json.loads(told)["lanes"][LANE]["state"] == "suspended"
     assert (SECRET in told) is is_seen
+
+
+named = Service("seats")
+
+
+@named.row
+class Label(VersionedRow, table="labels", key="text", audited=True):
+    text: Annotated[str, Meta(max_length=10)]
+
+
+class AddLabel(Command, type="seats.label"):
+    text: str
+
+
+@named.handles(AddLabel)
+def label(work: UnitOfWork, command: AddLabel) -> Label:
+    return work.add(Label(text=command.text))
+
+
+@pytest.mark.parametrize(("scope", "is_seen"), [("operator", True), ("viewer", False)])
+async def test_the_key_of_a_row_that_a_command_has_changed_is_for_operators(
+    start: Start, tmp_path: Path, scope: str, is_seen: bool
+) -> None:
+    text, command_id, path = key(tmp_path, scope), str(uuid4()), tmp_path / "seats.sqlite"
+    migrate(named, DatabaseSettings(database_url=f"sqlite:///{path}"))
+    door = await start(ACCESS_METHODS="keys")
+    assert await door.sign_in(text) == 204
+    async with InProcessWrites({LANE: SqliteStore(str(path), named)}, [named]) as writes:
+        arguments = b'{"text":"%s"}' % SECRET.encode()
+        assert (
+            await writes.issue(LANE, CommandMessage(command_id, "seats.label", arguments), None)
+        ).status == "applied"
+    (found,) = (await door.ask("GET", f"/api/commands/{command_id}"))[1]["found"]
+    (change,) = found["changes"]
+    assert change == {"row_table": "labels", "row_key": change["row_key"], "how": "inserted", "version": 1}
+    assert (SECRET in json.dumps(found)) is is_seen
 
 
 def jam(_: UnitOfWork, __: Command) -> None:
