@@ -44,7 +44,7 @@ def _passwords(value: str) -> Passwords:
     type=_passwords,
     metavar="FOLDER|env",
     help="Where the passwords are: FOLDER has a file for each account, readable by its owner only, and gets one for "
-    "each that is missing, and beside it ACCOUNT.amqp_url for AMQP_URL_FILE or "
+    "each that is missing, and beside it, where AMQP_URL or BROKER_URL is set, ACCOUNT.amqp_url for AMQP_URL_FILE or "
     "BROKER_URL_FILE; `env`: the variables BROKER_PASSWORD_<ACCOUNT>.",
 )
 @click.option(
@@ -92,8 +92,12 @@ def broker_accounts_command(
     how: _How = "apply" if is_apply else "check" if is_check else "json" if as_json else "script"
     serve = _serve_rabbitmq if broker.is_rabbitmq else _serve_redis
     made = serve(names, broker.url, passwords, how)
-    if how != "check":
-        _write_addresses(made, broker.url, passwords)
+    if how != "check" and isinstance(passwords, KeptPasswords):
+        if "url" in broker.model_fields_set:
+            _write_addresses(made, broker.url, passwords)
+        else:
+            # The default is hardly the address of the processes, and would take the place of one that is.
+            click.echo(f"note: {broker_setting()} is not set, so no addresses (.amqp_url) are written", err=True)
 
 
 def _serve_redis(names: BrokerNames, url: str, passwords: Passwords | None, how: _How) -> Sequence[str]:  # noqa: ARG001  # as for RabbitMQ
@@ -160,10 +164,8 @@ def _apply(found: Sequence[BrokerChange]) -> None:
         change.apply()
 
 
-def _write_addresses(accounts: Sequence[str], url: str, passwords: Passwords | None) -> None:
+def _write_addresses(accounts: Sequence[str], url: str, passwords: KeptPasswords) -> None:
     """For AMQP_URL_FILE, or BROKER_URL_FILE, of each process: the broker's address with its account."""
-    if not isinstance(passwords, KeptPasswords):
-        return
     scheme, separator, rest = url.partition("://")
     at = rest.rpartition("@")[2]
     for account in accounts:

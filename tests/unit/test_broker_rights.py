@@ -1,6 +1,7 @@
 """What an account of RabbitMQ lacks is named, and how to come by it."""
 
 import re
+from pathlib import Path
 
 import pika
 import pytest
@@ -65,3 +66,23 @@ def test_lanes_of_a_process_that_are_none_are_refused(given: list[str], words: s
     ran = CliRunner().invoke(cli, ["broker-accounts", *(f"--lanes={each}" for each in given)])
     assert ran.exit_code == 2
     assert words in ran.stderr
+
+
+def test_addresses_are_written_where_one_was_given_and_stay_where_none_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for setting in ("AMQP_URL", "AMQP_URL_FILE", "BROKER_URL", "BROKER_URL_FILE"):
+        monkeypatch.delenv(setting, raising=False)
+    folder = tmp_path / "passwords"
+    given = ["broker-accounts", "--passwords", str(folder)]
+    first = CliRunner().invoke(cli, given)
+    assert first.exit_code == 0, first.output
+    assert "AMQP_URL is not set, so no addresses (.amqp_url) are written" in first.stderr
+    assert (folder / "users_lane.password").exists()
+    assert not (folder / "users_lane.amqp_url").exists()
+    nodes = CliRunner().invoke(cli, given, env={"AMQP_URL": "amqp://x:y@a:5672,b:5672,c:5672/%2F"})
+    assert (nodes.exit_code, nodes.stderr) == (0, "")
+    written = (folder / "users_lane.amqp_url").read_text()
+    assert written.endswith("@a:5672,b:5672,c:5672/%2F\n")
+    assert CliRunner().invoke(cli, given).exit_code == 0
+    assert (folder / "users_lane.amqp_url").read_text() == written
