@@ -10,17 +10,9 @@ from msgspec import Struct
 
 from coordinator.operate.asked_rows import asked_row, key_text, not_found_by, refs_of
 from coordinator.operate.conditions import LaneCondition
-from coordinator.operate.following import (
-    KEPT,
-    NEVER_SENT,
-    Follower,
-    Open,
-    emitted_stop,
-    kept_words,
-    unsettled_words,
-    waiting_words,
-)
+from coordinator.operate.following import NEVER_SENT, Follower, Open, emitted_stop, unsettled_words
 from coordinator.operate.found import Found, FoundRow, FoundSaga, command_found
+from coordinator.operate.kept_lanes import KEPT, also_kept, kept_words, waiting_words
 from coordinator.operate.keyed_commands import ids_of_key
 from coordinator.operate.places import Stop, settled_stop
 from coordinator.operate.relatives import emitter_of
@@ -256,6 +248,8 @@ class Finder:
         if not is_stuck and self._conditions[lane].state in KEPT:
             # A command for it may be among those that wait, and is not known by its row.
             why, todo = kept_words(self._conditions[lane]), None
+        elif is_stuck:
+            why, todo = also_kept(why, todo, self._conditions[lane])
         found.rows.append(
             FoundRow(
                 lane=lane,

@@ -9,11 +9,11 @@ import msgspec
 
 from coordinator.client.timeline import Related, queued_words
 from coordinator.operate.conditions import LaneCondition
-from coordinator.operate.effects_conditions import NO_WORKER, STUCK_S
+from coordinator.operate.effects_conditions import NO_WORKER, STUCK_S, EffectsCondition
+from coordinator.operate.kept_lanes import ASK_OTHERS, KEPT, also_kept, lane_todo, lane_why, waiting_words
 from coordinator.operate.output import now
 from coordinator.operate.places import Stop, dead_stop, known_in, stops_of, stops_on_its_way
 from coordinator.operate.relatives import results_of_calls
-from coordinator.operate.suspended_todo import suspended_todo
 from coordinator.service.continuation import Deferred
 from coordinator.service.declared_sagas import DeclaredSaga
 from coordinator.service.errors import ConfigurationError, Unavailable
@@ -23,13 +23,8 @@ from coordinator.service.options import Origin
 from coordinator.service.outside_calls import EFFECTS_PREFIX, effects_key
 from coordinator.service.rows import shown_key
 from coordinator.service.service import Service
-from coordinator.service.text import counted
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
 
-KEPT: Final = frozenset({"paused", "moved", "suspended", "stuck"})
-"""States of a lane in which what waits for it goes on waiting."""
-
-ASK_OTHERS: Final = "bring back what does not answer, or name it where it was not asked (--coordinator URL)"
 NEVER_SENT: Final = "was never published (does its gateway reach the broker? Its own /readyz says so)"
 """Gateways are asked by nobody here."""
 
@@ -74,7 +69,7 @@ class Follower:
                 command_id=command_id,
                 type=command_type,
                 why=f"lane {lane} cannot be looked into: {condition.why}",
-                todo=_todo(condition),
+                todo=lane_todo(condition),
             )
             return
         try:
@@ -134,7 +129,7 @@ def kept_answer_stop(admin: LaneAdmin, condition: LaneCondition, text: str, comm
     for call, results in calls:
         failed = failed_result(admin, lane, results) if results else failed_call(admin, lane, call)
         if failed is not None:
-            return failed
+            return _also_kept(failed, condition)
     unanswered = [call for call, results in calls if not results]
     if entry is not None and unanswered:
         text = f"{text}: a call to the outside ({effects_key(lane)})"
@@ -183,10 +178,17 @@ def failed_call(admin: LaneAdmin, lane: str, call: Related) -> Stop | None:
 
 
 def held_up(stop: Stop, conditions: Conditions) -> Stop:
-    """A place with what keeps a command there that waits for its lane, or for another lane's queue."""
-    is_due = stop.kind == "outbox" or (stop.due_at is not None and stop.due_at <= now())
-    if not is_due or (sender := conditions.get(stop.lane)) is None:
+    """A place with what keeps a command there that waits for its lane, for an operator's order there, or for another
+    lane's queue."""
+    if (sender := conditions.get(stop.lane)) is None:
         return stop
+    if stop.kind in ("parked", "dead_letter"):
+        return _also_kept(stop, sender)
+    is_due = stop.kind == "outbox" or (stop.due_at is not None and stop.due_at <= now())
+    return _on_its_way(stop, sender, conditions) if is_due else stop
+
+
+def _on_its_way(stop: Stop, sender: LaneCondition, conditions: Conditions) -> Stop:
     receiving = conditions.get(stop.target or "")
     if stop.kind == "outbox" and sender.is_local and receiving is not None and receiving.is_local:
         return _handed_over(stop, receiving)
@@ -200,7 +202,7 @@ def held_up(stop: Stop, conditions: Conditions) -> Stop:
         return msgspec.structs.replace(
             stop,
             why=f"the queue of lane {lane} takes nothing more: {receiving.full}{behind}",
-            todo=_todo(receiving) or f"have lane {lane} work off its queue, or give it more room",
+            todo=lane_todo(receiving) or f"have lane {lane} work off its queue, or give it more room",
         )
     is_late = stop.kind == "outbox" and stop.at is not None and (now() - stop.at).total_seconds() >= STUCK_S
     # In one process what is handed over stays in the outbox until it is settled, or carried out.
@@ -213,7 +215,7 @@ def _tried_again(stop: Stop, receiving: LaneCondition | None) -> Stop:
     behind = "" if keeping is None else f"; lane {keeping.lane} is {keeping.state}: {keeping.why}"
     why = f"the broker has refused it, or what is before it: the queue was full, or is not there{behind}"
     todo = TRIED_AGAIN.format(lane=stop.lane)
-    return msgspec.structs.replace(stop, why=why, todo=todo if keeping is None else _todo(keeping) or todo)
+    return msgspec.structs.replace(stop, why=why, todo=todo if keeping is None else lane_todo(keeping) or todo)
 
 
 def _handed_over(stop: Stop, receiving: LaneCondition) -> Stop:
@@ -243,31 +245,6 @@ def unsettled_words(command_id: str, conditions: Collection[LaneCondition]) -> s
     names = [each.lane for each in conditions]
     who = f"lane {names[0]} has not settled" if len(names) == 1 else "no lane has settled"
     return f"{who} command {command_id}: it waits in a queue, is older than the log, or {NEVER_SENT}; {waits}"
-
-
-def waiting_words(conditions: Iterable[LaneCondition]) -> str:
-    """Which of these lanes keep what waits in them, and why; or that none does, as far as anybody was asked."""
-    every = list(conditions)
-    kept = [kept_words(each) for each in every if each.state in KEPT]
-    unknown: dict[str | None, list[str]] = {}
-    for each in every:
-        if each.state == "unknown":
-            unknown.setdefault(each.why, []).append(each.lane)
-    kept += [_unknown_words(lanes, why) for why, lanes in unknown.items()]
-    return "; ".join(kept) or "no lane is paused, suspended or stuck"
-
-
-def _unknown_words(lanes: Sequence[str], why: str | None) -> str:
-    does = f"lane {lanes[0]} does" if len(lanes) == 1 else f"lanes {', '.join(lanes)} do"
-    return f"how {does} is not known: {why}"
-
-
-def kept_words(condition: LaneCondition) -> str:
-    """Why commands wait in a lane, and what helps."""
-    many = None if condition.waiting is None else counted(condition.waiting, "message waits", "messages wait")
-    wait = "how many messages wait there is not known" if many is None else f"{many} there"
-    help_it = "" if (todo := _todo(condition)) is None else f" ({todo})"
-    return f"lane {condition.lane} is {condition.state} ({condition.why}), and {wait}{help_it}"
 
 
 def emitted_stop(child: Related, results: Sequence[Related], conditions: Conditions) -> Stop:
@@ -320,11 +297,19 @@ def outside_stop(
     whose, waited_s = "a", effects.oldest_s or 0.0
     if asked_at is not None:
         whose, waited_s = "its", (now() - asked_at).total_seconds()
-    why, todo = effects.why, None
+    why, todo = _no_answer(condition, effects, whose, waited_s, letters)
+    return _also_kept(msgspec.structs.replace(stop, why=why, todo=todo), condition)
+
+
+def _no_answer(
+    condition: LaneCondition, effects: EffectsCondition, whose: str, waited_s: float, letters: Sequence[LetterSummary]
+) -> tuple[str | None, str | None]:
+    """What keeps a call to the outside from its answer, and what helps."""
+    lane, why, todo = condition.lane, effects.why, None
     if effects.state == "provider_away":
         todo = "nothing is lost: the call is made again once the provider answers; look at it and at its address"
     elif effects.state == "no_worker":
-        is_away = effects.why == NO_WORKER
+        is_away = why == NO_WORKER
         todo = (
             f"start one, with its account: coordinator effects {lane}"
             if is_away
@@ -333,39 +318,21 @@ def outside_stop(
     elif letters and effects.state != "working":
         why = f"{effects_key(lane)} has dead letters, and one may be its call: {letters[0].code}: {letters[0].reason}"
         todo = f"coordinator dead list {effects_key(lane)}"
-    elif condition.state in KEPT:
-        return _kept(stop, condition)
     elif effects.state == "unknown":
         todo = ASK_OTHERS
-    elif effects.state == "working" and waited_s >= STUCK_S:
-        asked = "it is made again until there is one" if effects.why is None else effects.why
+    # Where its lane applies nothing, the result may be there.
+    elif effects.state == "working" and waited_s >= STUCK_S and condition.state not in KEPT:
+        asked = "it is made again until there is one" if why is None else why
         why = f"{whose} call to the outside has had no result for {waited_s:.0f} s; {asked}"
         log = "of the process" if condition.is_local else f"of {lane}'s effect workers"
         todo = f"nothing is lost; if it goes on, look at the other side, and at the log {log}"
-    return msgspec.structs.replace(stop, why=why, todo=todo)
+    return why, todo
 
 
 def _kept(stop: Stop, condition: LaneCondition) -> Stop:
-    is_known = condition.state != "unknown"
-    why = (
-        f"lane {condition.lane} is {condition.state}: {condition.why}"
-        if is_known
-        else _unknown_words([condition.lane], condition.why)
-    )
-    return msgspec.structs.replace(stop, why=why, todo=_todo(condition))
+    return msgspec.structs.replace(stop, why=lane_why(condition), todo=lane_todo(condition))
 
 
-def _todo(condition: LaneCondition) -> str | None:
-    lane = condition.lane
-    match condition.state:
-        case "paused":
-            return f"once the reason is over: coordinator resume {lane}"
-        case "stuck" | "unknown" if condition.why and "no coordinator" in condition.why:
-            return f"start one, with its account: coordinator run {lane}"
-        case "suspended":
-            return suspended_todo(lane, condition.cause)
-        case "unknown":
-            return ASK_OTHERS
-        case "stuck":
-            return f"look at the coordinator of lane {lane}: its /readyz and its log say what it waits for"
-    return None
+def _also_kept(stop: Stop, condition: LaneCondition) -> Stop:
+    why, todo = also_kept(stop.why, stop.todo, condition)
+    return msgspec.structs.replace(stop, why=why, todo=todo)

@@ -7,6 +7,7 @@ from typing import Any, Final, get_type_hints
 import msgspec
 
 from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.kept_lanes import KEPT, kept_words
 from coordinator.operate.output import now
 from coordinator.operate.places import Stop
 from coordinator.service.rows import Row
@@ -35,11 +36,14 @@ def standing_of(
         at = "" if last is None else f" at step {last.name} ({last.command_type} {last.command_id})"
         # The reason in the row is for the saga's owner; the letter has that for operators.
         letter = next((each for each in reversed(stops) if each.kind == "dead_letter"), None)
+        verdict = f"find out whether that step was done, and send the verdict on it: {_resumed(service, row, last)}"
+        own = conditions.get(service.lane)
         return {
             "is_stuck": True,
             "where": f"{what} stopped{at} and needs a review",
             "why": reason if letter is None else letter.why,
-            "todo": f"find out whether that step was done, and send the verdict on it: {_resumed(service, row, last)}",
+            # Its lane takes the verdict.
+            "todo": f"{verdict}; {kept_words(own)}" if own is not None and own.state in KEPT else verdict,
         }
     if row.status in ENDED:
         return {"is_stuck": False, "where": f"{what} has ended: it is {row.status}", "why": reason, "todo": None}

@@ -211,6 +211,12 @@ def test_a_row_whose_command_failed_is_found_with_its_letter_by_operators(
     assert row.why == f"users.credit for it failed (handler_error): RuntimeError: {SECRET}"
     assert row.todo == "mend the cause, then: coordinator dead replay --lane users --letter 4"
     assert finder.find("users/2", ["users"], frozenset()).rows[0].why is None
+    # Its replay waits in the lane like any command.
+    paused = LaneCondition(lane="users", state="paused", why="a release", waiting=0)
+    finder = Finder({"users": paused}, registry().service, lane_admin, lane_api_keys)
+    (kept,) = finder.find("users/2", ["users"], frozenset({"users"})).rows
+    assert kept.why == f"{row.why}; lane users is paused: a release"
+    assert kept.todo == f"{row.todo}; and for lane users: once the reason is over: coordinator resume users"
 
 
 def known_by(entry: LogEntry, replay: Known | None = None) -> Known:

@@ -2,7 +2,7 @@
 
 from contextlib import closing
 
-from coordinator.operate.following import KEPT
+from coordinator.operate.kept_lanes import KEPT
 from coordinator.stores.moves import LaneMove
 from coordinator.stores.open import open_admin
 from tests.unit.test_operate_letters import START, World, world

@@ -17,7 +17,7 @@ from coordinator.operate.lane_status import LaneStatus, OutboxStatus
 from coordinator.operate.log_times import first_since
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import now
-from coordinator.operate.places import Stop
+from coordinator.operate.places import PlaceKind, Stop
 from coordinator.operate.processes import SeenProcess
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
@@ -305,6 +305,28 @@ def test_an_entry_of_an_outbox_says_what_keeps_it_there() -> None:
     assert held_up(stop, {"users": stuck, "items": full}).why == kept.why
     assert held_up(stop, {"users": stuck}).why == "lane users is stuck: 1 waits, and nothing is settled"
     assert "/readyz" in (kept.todo or "")
+
+
+@pytest.mark.parametrize("kind", ["parked", "dead_letter"])
+def test_what_an_operator_mends_in_a_lane_that_is_kept_names_the_lane_too(kind: PlaceKind) -> None:
+    """His order waits there like any command."""
+    stop = Stop(kind=kind, lane="users", text="here", why="users.credit failed", todo="coordinator dead replay")
+    assert held_up(stop, {"users": condition()}) == stop
+    held = held_up(stop, {"users": condition(state="paused", why="a release")})
+    assert held.why == "users.credit failed; lane users is paused: a release"
+    assert held.todo == (
+        "coordinator dead replay; and for lane users: once the reason is over: coordinator resume users"
+    )
+
+
+@pytest.mark.parametrize("state", ["provider_away", "working", "no_worker"])
+def test_a_call_that_is_kept_names_its_lane_too_where_that_is_kept(state: str) -> None:
+    """Its result waits there."""
+    effects = EffectsCondition(state=state, why="it has waited 7 s for the provider", oldest_s=7.0)
+    child = Related(command_id="0", how="effect", lane="effects.users", type="users.call")
+    stop = emitted_stop(child, (), {"users": condition(effects=effects, state="paused", why="a release")})
+    assert stop.why == "it has waited 7 s for the provider; lane users is paused: a release"
+    assert (stop.todo or "").endswith("coordinator resume users")
 
 
 def test_what_the_broker_has_refused_says_so_until_its_lane_tries_again() -> None:

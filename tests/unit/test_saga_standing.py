@@ -99,6 +99,16 @@ def test_a_saga_that_needs_a_review_without_a_letter_keeps_its_own_reason(known:
     assert found().why == "answer_lost: nobody knows"
 
 
+def test_a_saga_that_needs_a_review_names_its_lane_where_that_takes_no_verdict_now(known: World) -> None:
+    keep(known, status="needs_review", reason_code="answer_lost", reason="nobody knows")
+    saga = found(state="paused", why="a release", waiting=0)
+    assert saga.why == "answer_lost: nobody knows"
+    assert (saga.todo or "").endswith(
+        "; lane users is paused (a release), and 0 messages wait there "
+        "(once the reason is over: coordinator resume users)"
+    )
+
+
 def test_a_step_that_nobody_has_any_more_is_said_to_be_withdrawn_or_lost(known: World) -> None:
     keep(known)
     saga = found()

@@ -11,7 +11,8 @@ from coordinator.cli import cli
 from coordinator.lane.delivery import SuspensionCause
 from coordinator.operate.conditions import NOBODY, UNASKED, UNSAMPLED, UNSEEN_ACTIVE, LaneCondition
 from coordinator.operate.effects_conditions import NAME_THEM, STUCK_S, effects_condition
-from coordinator.operate.following import ASK_OTHERS, outside_stop, queued_stop, unsettled_words, waiting_words
+from coordinator.operate.following import outside_stop, queued_stop, unsettled_words
+from coordinator.operate.kept_lanes import ASK_OTHERS, waiting_words
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
 from coordinator.operate.looking import SAMPLE_S, look_at, note_conditions
 from coordinator.operate.processes import SeenProcess, away
