@@ -20,7 +20,7 @@ from coordinator.service.finite import is_flat, may_lack_numbers, not_finite
 from coordinator.service.json_text import to_json
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.rows import Row
-from coordinator.service.rows_within import may_have_rows
+from coordinator.service.rows_within import may_return_rows
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.row_checks import is_read_back
 
@@ -55,7 +55,7 @@ class Results:
         self._promises[kind] = msgspec.json.Decoder(promised)
         if isinstance(promised, type) and issubclass(promised, Row) and is_read_back(promised):
             self._rows[kind] = promised
-        if may_have_rows(promised):
+        if may_return_rows(promised):
             self._with_rows.add(kind)
         if is_flat(promised):
             self._flat.add(kind)

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from msgspec import Struct
-
 from coordinator.lane.identity_map import IdentityMap
+from coordinator.service.leaves import parts_of
 from coordinator.service.rows import Row, key_of
 from coordinator.stores.row_checks import WrongUse
 from coordinator.stores.same_rows import is_same
@@ -40,12 +39,6 @@ def _is_the_services(row: Row, work: IdentityMap) -> bool:
 def _rows_in(thing: object) -> Iterator[Row]:
     if isinstance(thing, Row):
         yield thing
-    elif isinstance(thing, Struct):
-        for field in thing.__struct_fields__:
-            yield from _rows_in(getattr(thing, field))
-    elif isinstance(thing, dict):
-        for value in thing.values():
-            yield from _rows_in(value)
-    elif isinstance(thing, list | tuple | set | frozenset):
-        for value in thing:
-            yield from _rows_in(value)
+    else:
+        for part in parts_of(thing) or ():
+            yield from _rows_in(part)

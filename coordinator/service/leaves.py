@@ -1,6 +1,6 @@
 """What is in a value of an author's: whatever has no parts, however deep within lists, dicts and classes it is."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import chain, islice
 from typing import Any, Final
@@ -15,7 +15,7 @@ _LEVEL_VALUES_MAX: Final = 1 << 22
 
 def leaves(value: Any) -> Iterator[Any]:
     """All of them, keys of dicts too, of a value that is nested no deeper than JSON text may be."""
-    parts = _parts(value)
+    parts = parts_of(value)
     if parts is None:
         yield value
     else:
@@ -53,18 +53,27 @@ def _parts_of_all(run: list[Any]) -> Iterable[Any] | None:
         return chain.from_iterable(run)
     if type(first) is dict:
         return chain(chain.from_iterable(run), chain.from_iterable(map(dict.values, run)))
-    if _parts(first) is None:
+    if parts_of(first) is None:
         return None
-    return chain.from_iterable(_parts(each) or () for each in run)
+    return chain.from_iterable(parts_of(each) or () for each in run)
 
 
-def _parts(value: Any) -> Iterable[Any] | None:
-    if isinstance(value, Struct):
-        return (getattr(value, name) for name in value.__struct_fields__)
+def parts_of(value: Any) -> Iterable[Any] | None:
+    """What is directly in a value, keys of dicts too; None: it has no parts."""
     if isinstance(value, list | tuple | set | frozenset):
         return value
     if isinstance(value, Mapping):
         return chain(value.keys(), value.values())
-    if is_dataclass(value) and not isinstance(value, type):
-        return (getattr(value, field.name) for field in fields(value))
-    return None
+    names = field_names(value)
+    return None if names is None else (getattr(value, name) for name in names)
+
+
+def field_names(value: Any) -> Sequence[str] | None:
+    """The fields of a value of any kind of class that msgspec writes by its fields; None: it has none."""
+    if isinstance(value, Struct):
+        return value.__struct_fields__
+    if isinstance(value, type):
+        return None
+    # Those of attrs say it themselves, so nothing of attrs is needed.
+    declared = fields(value) if is_dataclass(value) else getattr(type(value), "__attrs_attrs__", None)
+    return None if declared is None else [each.name for each in declared if hasattr(value, each.name)]

@@ -1,31 +1,42 @@
 """Rows in values of any type: whether a type may have some, and the same value with some of them shortened."""
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Any
 
 import msgspec
 from msgspec import Struct, inspect
 
+from coordinator.service.leaves import field_names
 from coordinator.service.rows import Row
 
 
 def may_have_rows(promised: Any, models: Collection[type[Row]] = (Row,)) -> bool:
-    """Whether a value of this type may be a row of these classes, or have one in it.
+    """Whether a value that is read as this type may be a row of these classes, or have one in it.
+
+    What is read as `Any` has dicts and no rows. Raises TypeError for a type that is none.
+    """
+    return _may_have_cached(promised, tuple(models), takes_anything=False)
+
+
+def may_return_rows(promised: Any) -> bool:
+    """Whether what a handler returns as this type may be a row, or have one in it: `Any` and `object` take one, too.
 
     Raises TypeError for a type that is none.
     """
-    return _may_have_cached(promised, tuple(models))
+    return _may_have_cached(promised, (Row,), takes_anything=True)
 
 
 @cache
-def _may_have_cached(promised: Any, models: tuple[type[Row], ...]) -> bool:
-    return _may_have(inspect.type_info(promised), models, set())
+def _may_have_cached(promised: Any, models: tuple[type[Row], ...], *, takes_anything: bool) -> bool:
+    return _may_have(inspect.type_info(promised), models, set(), takes_anything=takes_anything)
 
 
-def _may_have(info: Any, models: tuple[type[Row], ...], seen: set[Any]) -> bool:
+def _may_have(info: Any, models: tuple[type[Row], ...], seen: set[Any], *, takes_anything: bool) -> bool:
     of = getattr(info, "cls", None)
+    if of is object or isinstance(info, inspect.AnyType):
+        return takes_anything
     if isinstance(of, type):
         if issubclass(of, models):
             return True
@@ -34,7 +45,7 @@ def _may_have(info: Any, models: tuple[type[Row], ...], seen: set[Any]) -> bool:
         seen.add(of)
     parts = [getattr(info, field) for field in info.__struct_fields__]
     return any(
-        isinstance(each, inspect.Type | inspect.Field) and _may_have(each, models, seen)
+        isinstance(each, inspect.Type | inspect.Field) and _may_have(each, models, seen, takes_anything=takes_anything)
         for part in parts
         for each in (part if isinstance(part, tuple) else (part,))
     )
@@ -47,8 +58,6 @@ def without_rows(value: Any, shortened: Callable[[Row], Any]) -> Any:
     """
     if isinstance(value, Row) and (short := shortened(value)) is not value:
         return short
-    if isinstance(value, Struct):
-        return _of_struct(value, shortened)
     if isinstance(value, dict):
         parts = {name: without_rows(part, shortened) for name, part in value.items()}
         return value if all(parts[name] is part for name, part in value.items()) else parts
@@ -56,16 +65,25 @@ def without_rows(value: Any, shortened: Callable[[Row], Any]) -> Any:
         inner = list(value)
         made = [without_rows(part, shortened) for part in inner]
         return value if all(new is old for new, old in zip(made, inner, strict=True)) else made
-    return value
+    names = field_names(value)
+    return value if names is None else _of_fields(value, names, shortened)
 
 
-def _of_struct(value: Struct, shortened: Callable[[Row], Any]) -> Struct:
+def _of_fields(value: Any, names: Sequence[str], shortened: Callable[[Row], Any]) -> Any:
     made = value
-    for field in value.__struct_fields__:
+    for field in names:
         part = getattr(value, field)
         new = without_rows(part, shortened)
         if new is not part:
             # A copy that nobody checks: it is written out, and forgotten.
             made = copy.copy(value) if made is value else made
-            msgspec.structs.force_setattr(made, field, new)
+            _set_field(made, field, new)
     return made
+
+
+def _set_field(made: Any, field: str, value: Any) -> None:
+    """Set a field, also of what is frozen."""
+    if isinstance(made, Struct):
+        msgspec.structs.force_setattr(made, field, value)
+    else:
+        object.__setattr__(made, field, value)

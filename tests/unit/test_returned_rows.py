@@ -1,8 +1,10 @@
 """A row that a handler returns is what its command leaves: one that was not saved fails the command."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import attrs
 import pytest
 from msgspec import Struct
 
@@ -50,6 +52,18 @@ class Change(Command, type="shop.change"):
 
 
 class Pair(Struct):
+    before: Item
+    after: Item
+
+
+@dataclass
+class Couple:
+    before: Item
+    after: Item
+
+
+@attrs.define
+class Duo:
     before: Item
     after: Item
 
@@ -143,6 +157,11 @@ UNSAVED: dict[str, tuple[Any, Callable[[UnitOfWork], Any], str]] = {
     ),
     "in a list": (list[Item], lambda work: [item(work), _unsaved(work)], "Item 1 as it was not saved"),
     "in a field": (Pair, lambda work: Pair(item(work), _unsaved(work)), "Item 1 as it was not saved"),
+    "in a dataclass": (Couple, lambda work: Couple(item(work), _unsaved(work)), "Item 1 as it was not saved"),
+    "in a class of attrs": (Duo, lambda work: Duo(item(work), _unsaved(work)), "Item 1 as it was not saved"),
+    "as anything": (Any, _unsaved, "Item 1 as it was not saved"),
+    "as an object": (object, _unsaved, "Item 1 as it was not saved"),
+    "in a dict of anything": (dict[str, Any], lambda work: {"a": _unsaved(work)}, "Item 1 as it was not saved"),
     "deep within": (
         Found,
         lambda work: Found({"all": [box(work), Box(id=2, holds={})]}),

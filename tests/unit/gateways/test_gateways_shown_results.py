@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 from msgspec import Raw, Struct
 from structlog.testing import capture_logs
@@ -92,6 +94,35 @@ def exchange(work: UnitOfWork, command: Exchange) -> Exchanged:
     return Exchanged((first, second), {"first": first}, 2)
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    first: Note
+    is_same: bool
+
+
+@attrs.frozen
+class Second:
+    note: Note
+
+
+class Weighed(Struct, frozen=True):
+    compared: Compared
+    second: Second
+
+
+class Compare(Command, type="notes.compare"):
+    first: int
+    second: int
+
+
+@NOTES.handles(Compare)
+def compare(work: UnitOfWork, command: Compare) -> Weighed:
+    first, second = work.get(Note, command.first), work.get(Note, command.second)
+    assert first is not None
+    assert second is not None
+    return Weighed(Compared(first, is_same=False), Second(second))
+
+
 @pytest.fixture
 async def notes(tmp_path: Path) -> AsyncIterator[Asking]:
     async with AsyncExitStack() as stack:
@@ -147,6 +178,15 @@ async def test_rows_within_a_result_have_their_rule(notes: Asking) -> None:
     assert result == {"before": [{"id": 1}, bobs], "by_name": {"first": {"id": 1}}, "how_many": 2}
     body = [{"type": "notes.exchange", "args": {"first": 1, "second": 2}}]
     assert (await notes.call("bob", "POST", "/commands", body))[1][0]["result"] == result
+
+
+async def test_so_have_rows_within_dataclasses_and_classes_of_attrs(notes: Asking) -> None:
+    for number, owner in ((1, "ada"), (2, "bob")):
+        await notes.call("ada", "POST", "/notes/commands/write", {"id": number, "owner": owner})
+    bobs = {"id": 2, "owner": "bob", "text": "secret", "version": 1}
+    _, result, response = await notes.call("bob", "POST", "/notes/commands/compare", {"first": 1, "second": 2})
+    assert result == {"compared": {"first": {"id": 1}, "is_same": False}, "second": {"note": bobs}}
+    assert (await notes.call("bob", "GET", response.headers["Location"]))[1]["result"] == result
 
 
 async def test_a_rule_that_raises_shows_nothing_of_a_command_that_is_applied(notes: Asking) -> None:
