@@ -160,4 +160,4 @@ def test_a_new_project_s_service_alone_runs_on_servers(checkout: Path) -> None:
         run.kill()
     assert run.exit_status == 0, log_path.read_text()
     servers = project / ".dev" / "servers"
-    assert sorted(path.name for path in servers.iterdir()) == ["postgresql", "redis-broker"]
+    assert sorted(path.name for path in servers.iterdir()) == ["owner-password", "postgresql", "redis-broker"]

@@ -17,7 +17,7 @@ from coordinator.dev.servers.server import Server
 
 _SQL_MODE = "STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 # Run at every start, before the first client is let in; one statement a line. The databases follow. An earlier release
-# has made users with another password.
+# gave the accounts another password.
 _FIRST_STATEMENTS = """\
 CREATE USER IF NOT EXISTS 'coordinator'@'127.0.0.1', 'coordinator'@'localhost';
 ALTER USER 'coordinator'@'127.0.0.1' IDENTIFIED BY '{password}', 'coordinator'@'localhost' IDENTIFIED BY '{password}';
