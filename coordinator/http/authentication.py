@@ -43,7 +43,11 @@ def open_without_credential(handler: H) -> H:
 
 def is_open_to_all(request: web.Request) -> bool:
     """Whether this request may be served though nobody knows who asks."""
-    handler = request.match_info.handler
+    found = request.match_info
+    if found.http_exception is not None:
+        # No route. Its handler is this request's own: whoever remembers it keeps the request, too.
+        return False
+    handler = found.handler
     return is_open_handler(handler) or (_AUTHORIZATION not in request.headers and handler in _half_open_handlers)
 
 

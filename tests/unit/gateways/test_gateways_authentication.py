@@ -15,6 +15,7 @@ from coordinator.access.opening import check_access, open_authenticator
 from coordinator.access.settings import AccessSettings
 from coordinator.access.tokens import Tokens
 from coordinator.http import operations
+from coordinator.http.authentication import is_open_handler
 from coordinator.runtime.settings import load
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.principal import Principal
@@ -66,6 +67,15 @@ async def test_each_command_of_a_request_is_issued_for_whoever_asks(guarded: Run
     ada = Principal(subject="ada", tenant="acme", scopes=frozenset({"write", "read"}))
     assert actors[:3] == [ada] * 3
     assert actors[3:] == [Principal(subject="bob", tenant="acme")] * 3
+
+
+async def test_a_request_without_a_route_is_not_kept(guarded: RunningGateway) -> None:
+    """Its handler is its own: whoever remembers that keeps the request."""
+    is_open_handler.cache_clear()
+    for number in range(5):
+        response, _ = await guarded.call("GET", f"/nothing/{number}", headers=bearing(KEY.token()))
+        assert response.status == 404
+    assert is_open_handler.cache_info().currsize == 0
 
 
 @pytest.mark.parametrize(
