@@ -323,8 +323,8 @@ class Connection(UnquotingHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         finished = await super().finish_response(request, resp, start_time)
-        if not request.content.is_eof():
-            # The rest of its body is not needed: it may give way.
+        if self._open is not None and not request.content.is_eof():
+            # The rest of its body is not needed: it may give way. One that is lost was forgotten before.
             self._unwanted = request.content
             self.limits.sending.begin(self)
         return finished

@@ -256,6 +256,19 @@ class TestTheNumberOfConnections:
                 second.send(GET)
                 assert await second.status() == 200
 
+    async def test_one_that_is_lost_amid_its_body_is_forgotten(self, start: Start) -> None:
+        users = await start("users", GatewaySettings(connections_max=2))
+        limits = users.server._limits
+        for _ in range(5):
+            async with connected(users.port) as lost:
+                lost.send(CREATE[:-1])
+                await until(lambda: len(limits.sending) == 1)
+                lost.writer.transport.abort()
+            await until(lambda: not limits._open and not users.server.connections)
+        # What is answered then is answered to nobody.
+        await until(lambda: not [each for each in asyncio.all_tasks() if "RequestHandler" in repr(each.get_coro())])
+        assert len(limits.sending) == 0
+
     async def test_the_one_that_has_been_idle_for_longest_makes_room(self, start: Start) -> None:
         users = await start("users", GatewaySettings(connections_max=2))
         async with connected(users.port) as first, connected(users.port) as second, AsyncExitStack() as stack:
