@@ -18,7 +18,7 @@ from tests.support.rabbitmqctl import control_environment, control_program, eval
 from tests.support.servers import quorum_queues_are_noted
 
 _COOKIE = "one-for-all-nodes"
-_CLUSTER = """\
+CLUSTER = """\
 cluster_partition_handling = pause_minority
 cluster_formation.peer_discovery_backend = classic_config
 """
@@ -32,7 +32,7 @@ pauses until the whole cluster is back."""
 _MEND = (
     "[erlang:set_cookie(Node, '{cookie}') || Node <- {others}], [net_kernel:connect_node(Node) || Node <- {others}]."
 )
-_ADVANCED = "[{kernel, [{net_ticktime, 10}]}].\n"
+ADVANCED = "[{kernel, [{net_ticktime, 10}]}].\n"
 
 
 class ClusterNode(ManagedRabbitMQ):
@@ -49,9 +49,9 @@ class ClusterNode(ManagedRabbitMQ):
 
     def write_configuration(self) -> None:
         super().write_configuration()
-        (self.directory / "advanced.config").write_text(_ADVANCED)
+        (self.directory / "advanced.config").write_text(ADVANCED)
         with (self.directory / "rabbitmq.conf").open("a") as file:
-            file.write(_CLUSTER)
+            file.write(CLUSTER)
             for number, name in enumerate(self._names, 1):
                 file.write(f"cluster_formation.classic_config.nodes.{number} = {name}\n")
 
