@@ -90,7 +90,9 @@ def _keeping(status: LaneStatus, processes: Sequence[SeenProcess]) -> list[SeenP
 def _stuck(status: LaneStatus, backlog: int | None, own: Sequence[SeenProcess], still_s: float) -> str | None:
     waits = f"{counted(backlog, 'waits', 'wait')}, and " if backlog else ""
     if status.consumers == 0 and not any(each.state == "active" for each in own):
-        return f"{waits}{NOBODY}"
+        # RabbitMQ ends the connection of one that hangs.
+        silent = [each.url for each in own if each.state == "away"]
+        return f"{waits}{NOBODY}; {_unanswering(silent)}" if silent else f"{waits}{NOBODY}"
     return f"{waits}{_silent(own) or 'nothing is settled'}" if backlog and still_s >= STUCK_S else None
 
 
@@ -123,8 +125,11 @@ def _silent(own: Sequence[SeenProcess]) -> str | None:
     known = [each.url for each in silent if each.lane is not None]
     if known:
         return f"its coordinator at {', '.join(known)} does not answer"
-    urls = ", ".join(each.url for each in silent)
-    return f"none of the coordinators that answer has it, and {urls} {'does' if len(silent) == 1 else 'do'} not answer"
+    return f"none of the coordinators that answer has it, and {_unanswering([each.url for each in silent])}"
+
+
+def _unanswering(urls: Sequence[str]) -> str:
+    return f"{', '.join(urls)} {'does' if len(urls) == 1 else 'do'} not answer"
 
 
 def _first(texts: Sequence[str]) -> str | None:

@@ -71,6 +71,16 @@ def test_a_lane_that_does_not_settle_what_waits_names_the_coordinator_that_does_
     assert state_of(status, 2, [AWAY], 5.0, is_local=False) == ("stuck", why)
 
 
+@pytest.mark.parametrize(("backlog", "waits"), [(0, ""), (2, "2 wait, and ")])
+def test_a_lane_that_nobody_consumes_names_what_does_not_answer(backlog: int, waits: str) -> None:
+    """RabbitMQ ends the connection of a coordinator that hangs, and that is the cause still."""
+    status = LaneStatus(lane="users", sequence=7, rate=0.0, ready=backlog, consumers=0, errors=[])
+    nobody = f"{waits}no coordinator consumes its queue"
+    assert state_of(status, backlog, [], 5.0, is_local=False) == ("stuck", nobody)
+    why = f"{nobody}; http://c:1 does not answer"
+    assert state_of(status, backlog, [AWAY], 5.0, is_local=False) == ("stuck", why)
+
+
 def test_whose_a_process_is_that_never_answered_nobody_knows() -> None:
     unknown = coordinator("away", lane=None)
     others = [coordinator("active", lane="items"), coordinator("standby", lane=None)]
