@@ -39,7 +39,7 @@ from coordinator.effects.provider_breaker import ProviderBreaker
 from coordinator.effects.provider_silence import ProviderSilence
 from coordinator.protocol.attempted import Attempted
 from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
-from coordinator.runtime.awaited import Late
+from coordinator.runtime.awaited import LATE_S, Late
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command, validated
 from coordinator.service.errors import InvalidCommand
@@ -137,6 +137,7 @@ class Attempts:
         self._silence = ProviderSilence(monotonic)
         self._unanswered = 0
         self._no_answer = ""
+        self._unanswered_at_s = 0.0
 
     @property
     def is_away(self) -> bool:
@@ -150,10 +151,17 @@ class Attempts:
 
     @property
     def unanswered(self) -> str | None:
-        """How many of the last calls the provider has not answered, and why not the last one; None: it answers."""
+        """How many of the last calls the provider has not answered, when the last one was made unless that was just
+        now, and why it has not answered that; None: it answers."""
         if not self._unanswered:
             return None
-        calls = "the last call" if self._unanswered == 1 else f"the last {self._unanswered} calls"
+        # Pauses between calls grow: what answers again may not have been asked yet.
+        ago_s = self._monotonic() - self._unanswered_at_s
+        calls, last = "the last call", ""
+        if self._unanswered > 1:
+            calls, last = f"the last {self._unanswered} calls", "the last one "
+        if ago_s >= LATE_S:
+            calls = f"{calls} ({last}{ago_s:.0f} s ago)"
         return no_answer_text(calls, self._no_answer)
 
     async def attempt(
@@ -251,6 +259,7 @@ class Attempts:
     def _note(self, is_answered: bool | None, reason: str) -> None:
         if is_answered is not None:
             self._unanswered, self._no_answer = (0, "") if is_answered else (self._unanswered + 1, reason)
+            self._unanswered_at_s = self._monotonic()
         if is_answered is None:
             self._breaker.left()
         elif is_answered:

@@ -33,6 +33,11 @@ TRIED_AGAIN: Final = (
     "docs/OPERATING.md, An outbox grows"
 )
 
+MADE_AGAIN: Final = (
+    "nothing is lost: the call is made again by itself, after pauses that grow to EFFECTS_RETRY_DELAY_S_MAX; if it "
+    "goes on, look at the other side, and at the log {whose}"
+)
+
 GIVEN_UP: Final = (
     "the call to the outside has been made, and its result has failed, and has no dead letter: that was discarded, or "
     "a replay is on its way"
@@ -324,8 +329,7 @@ def _no_answer(
     elif effects.state == "working" and waited_s >= STUCK_S and condition.state not in KEPT:
         asked = "it is made again until there is one" if why is None else why
         why = f"{whose} call to the outside has had no result for {waited_s:.0f} s; {asked}"
-        log = "of the process" if condition.is_local else f"of {lane}'s effect workers"
-        todo = f"nothing is lost; if it goes on, look at the other side, and at the log {log}"
+        todo = MADE_AGAIN.format(whose="of the process" if condition.is_local else f"of the effect workers of {lane}")
     return why, todo
 
 

@@ -356,8 +356,13 @@ async def test_what_the_provider_did_not_answer_is_known_until_it_answers() -> N
     assert said() is None
     await trying.step()
     assert said() == "the last call to the provider had no answer: connection refused"
+    trying.clock.now_s += 9.5
+    assert said() == "the last call (10 s ago) to the provider had no answer: connection refused"
     await trying.step()
     assert said() == "the last 2 calls to the provider had no answer: connection refused"
+    # Whoever has mended the provider learns that it was not asked since.
+    trying.clock.now_s += 69
+    assert said() == "the last 2 calls (the last one 70 s ago) to the provider had no answer: connection refused"
     await trying.step()
     assert said() is None, "it has refused one"
     await trying.step()
