@@ -18,6 +18,7 @@ from coordinator.http.service_gateway import REPOSITORIES
 from coordinator.registry import App, Registry
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import Command
+from coordinator.service.continuation import Continuation
 from coordinator.service.errors import CommandPending, ConfigurationError, DatabaseUnavailable, UnreadableRow
 from coordinator.service.ids import command_id_for
 from coordinator.service.paging import Page, page_of
@@ -63,6 +64,10 @@ class Count(Command, type="cinema.count"):
     pass
 
 
+class Counted(Continuation, type="cinema.counted"):
+    """What became of a count."""
+
+
 class Price(Struct, frozen=True):
     amount: Decimal
     weight: float = 0.5
@@ -95,6 +100,11 @@ def set_prices(_work: UnitOfWork, _command: SetPrices) -> None:
 @CINEMA.handles(Count, is_internal=True)
 def count(_work: UnitOfWork, _command: Count) -> Shown:
     return Shown(1)
+
+
+@CINEMA.handles(Counted)
+def counted(_work: UnitOfWork, _command: Counted) -> None:
+    """Its author forgot `is_internal`: what became of a count is nothing that a client says."""
 
 
 FILM = Film(title="Metropolis", minutes=153)
@@ -312,7 +322,7 @@ async def test_keys_preferences_and_refusals_are_those_of_any_write(cinema: Made
     assert pending.headers["Location"] == f"/commands/{cinema.writes.last.command_id}"
 
 
-@pytest.mark.parametrize("name", ["count", "Show", "cinema.show", "", "show/", "halls", "halls/close"])
+@pytest.mark.parametrize("name", ["count", "counted", "Show", "cinema.show", "", "show/", "halls", "halls/close"])
 async def test_what_is_no_command_of_anybodys_is_404(start: Start, name: str) -> None:
     made = await begin(start, gateway_of(CINEMA.replace(public_models=(Film,))))
     response, problem = await made.call("POST", f"/cinema/commands/{name}", json={"title": "M"})
