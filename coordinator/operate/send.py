@@ -1,6 +1,7 @@
 """Commands that publish: `send` and `drain`."""
 
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -31,6 +32,7 @@ from coordinator.service.errors import ConfigurationError, InvalidCommand, Unava
 from coordinator.service.ids import is_system_id, new_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.service.repeated_names import repeated_name
+from coordinator.service.service import Service
 from coordinator.service.unshown import shown_to_sender
 from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
 from coordinator.stores.one_lane import WrongDatabase
@@ -157,14 +159,21 @@ def checked(message: CommandMessage, lane: str | None) -> tuple[str, CommandMess
                     raise InvalidCommand(f"{text}; nothing was sent")
                 sent = None if version == 1 else version
                 return service.lane, msgspec.structs.replace(message, command_version=sent)
-    if message.type is not None and message.type.startswith(LANE_TYPES):
-        raise InvalidCommand(
-            f"{message.type} is an order to the lane itself, and is not sent by hand: `coordinator dead` replays and "
+    raise InvalidCommand(_not_sent(message.type, services))
+
+
+def _not_sent(kind: str | None, services: Sequence[Service]) -> str:
+    """Why a command of this type, which no operator issues, is not sent."""
+    if kind is not None and kind.startswith(LANE_TYPES):
+        return (
+            f"{kind} is an order to the lane itself, and is not sent by hand: `coordinator dead` replays and "
             "discards dead letters, and lets go on what waits behind them; `coordinator outbox discard` withdraws what "
             "was emitted; `coordinator release` lets go on what waits for a key; `coordinator drain` sends a marker"
         )
+    if any(handler.command.type == kind for service in services for handler in service.handlers):
+        return f"{kind} is internal (is_internal): handlers, timers and effects bring it, and it is not sent by hand"
     types = ", ".join(handler.command.type for service in services for handler in service.operator_handlers)
-    raise InvalidCommand(f"no command type {message.type!r}: there are {types}")
+    return f"no command type {kind!r}: there are {types}"
 
 
 def _record(lane: str, message: CommandMessage, reason: str | None) -> None:

@@ -175,6 +175,7 @@ def test_tables_and_fields_fit_a_line(capsys: pytest.CaptureFixture[str]) -> Non
     [
         (("send", "users.none", "{}"), "no command type 'users.none': there are users.create"),
         (("send", "users.create", "{}", "--lane", "items"), "no command type 'users.create': there are items.create"),
+        (("send", "users.continue_purchase", "{}"), "users.continue_purchase is internal (is_internal)"),
         (("send", "users.create", "{"), "not valid JSON"),
         (("send", "users.create", '{"name": "Ada"}'), "argument 'email'"),
         (("send", "users.credit", '{"id": 0, "amount": 1}'), "argument 'id'"),

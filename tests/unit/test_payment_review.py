@@ -454,7 +454,7 @@ def test_operators_may_send_it_and_clients_of_the_gateway_may_not() -> None:
     message = CommandMessage(command_id=None, type=ResolvePayment.type, arguments=resolve("voided").arguments())
     assert checked(message, None)[0] == "payments"
     internal = CommandMessage(command_id=None, type=AuthorizeResult.type, arguments=AuthorizeResult(**LOST).arguments())
-    with pytest.raises(InvalidCommand, match="no command type"):
+    with pytest.raises(InvalidCommand, match="is internal"):
         checked(internal, None)
 
 
