@@ -81,3 +81,12 @@ def development_key(services: Sequence[Service], workspace: Workspace) -> Develo
 def page_of(url: str, key: DevelopmentKey | None) -> str:
     """Where the operations gateway is; a browser that opens it is signed in. No server sees what is behind the #."""
     return url if key is None else f"{url}/#key={key.text}"
+
+
+def making_another(lanes: Sequence[str], *, of_tenants: bool) -> str:
+    """The command that makes another key for the gateway of these lanes, in one process.
+
+    Such a gateway knows the keys of its first lane. A key in all of them is good for their gateways on servers, too;
+    lanes of several tenants have no key in common.
+    """
+    return f"coordinator keys create {' '.join(lanes[:1] if of_tenants else lanes)} --subject ada"

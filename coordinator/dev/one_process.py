@@ -20,7 +20,7 @@ from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database
 from coordinator.dev import helpers
 from coordinator.dev.inside import served_inside
-from coordinator.dev.key import DevelopmentKey, development_key, page_of
+from coordinator.dev.key import DevelopmentKey, development_key, making_another, page_of
 from coordinator.dev.members import report, say
 from coordinator.dev.plan import PlanOfOne, check_ports, kept_names, plan_of_one
 from coordinator.dev.settings import load_settings
@@ -261,9 +261,10 @@ class _Run:
         for each in dict.fromkeys(urls.values()):
             say(f"  all routes: {each}/docs")
         if self._key is not None:
+            another = making_another(self._known.names, of_tenants=bool(self._tenants))
             say(
                 f"callers need a key, since rules ask who they are: the one above ($DEV_KEY in the file of the next "
-                f"line), or another one (`coordinator keys create {self._known.names[0]} --subject ada`)"
+                f"line), or another one (`{another}`)"
             )
         say(f"operator's commands, in another terminal: source {self._workspace.environment_file}")
         say("Ctrl-C stops it")

@@ -8,7 +8,7 @@ import pytest
 
 from coordinator import Command, Handler, Service, UnitOfWork, any_principal, anybody, has_scope
 from coordinator.access.api_keys import MadeKey
-from coordinator.dev.key import KEY_SETTING, METHODS_SETTING, DevelopmentKey, development_key
+from coordinator.dev.key import KEY_SETTING, METHODS_SETTING, DevelopmentKey, development_key, making_another
 from coordinator.dev.workspace import Workspace
 from coordinator.migrations.migrate import migrate
 from coordinator.operate.open import lane_api_keys
@@ -94,3 +94,10 @@ def test_a_lane_gets_it_once(workspace: Workspace, monkeypatch: pytest.MonkeyPat
     with lane_api_keys("seats") as keys:
         (row,) = keys.every()
     assert (row.subject, row.scopes, row.expires_at) == ("developer", "operator staff", None)
+
+
+def test_another_key_is_made_in_all_lanes_of_the_process_and_never_for_several_tenants() -> None:
+    """The one gateway knows the keys of its first lane; a key of the second alone was answered 401 for ever."""
+    assert making_another(("stock", "sales"), of_tenants=False) == "coordinator keys create stock sales --subject ada"
+    tenants = ("seats-acme", "seats-bolt")
+    assert making_another(tenants, of_tenants=True) == "coordinator keys create seats-acme --subject ada"
