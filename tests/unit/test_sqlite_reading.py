@@ -1,16 +1,21 @@
 """A gateway reads an SQLite file, beside the lane that writes it."""
 
 import asyncio
+import sqlite3
+from decimal import Decimal
 from pathlib import Path
+from typing import Annotated
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Numeric, cast, func, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from coordinator import Digits, Service
 from coordinator.client.command_log import open_command_log
 from coordinator.client.database import close_database, open_database, reading_problem
 from coordinator.client.writes import WriteOptions, execute
+from coordinator.reading import table_of
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.rows import Row
 from coordinator.stores.lane_tables import LogEntry
@@ -91,5 +96,29 @@ async def test_a_column_that_is_missing_is_named(tmp_path: Path) -> None:
         assert await reading_problem(engine, LEDGER.name, (Account, Newer)) == (
             "accounts has no column Nickname, age: run `coordinator migrate`"
         )
+    finally:
+        await close_database(engine)
+
+
+async def test_decimals_that_are_cast_are_added_and_compared_as_numbers(tmp_path: Path) -> None:
+    """As docs/YOUR_SERVICE.md says of routes of one's own: SQLite keeps them as texts."""
+
+    class Invoice(Row, table="invoices", key="id"):
+        id: int
+        amount: Annotated[Decimal, Digits(12, 2)]
+
+    billing = Service("billing", models=(Invoice,))
+    path = tmp_path / "billing.sqlite"
+    create_schema(str(path), billing)
+    with sqlite3.connect(path) as writing:
+        amounts = [*["0.10"] * 9, "10.00"]
+        writing.executemany("INSERT INTO invoices (id, amount) VALUES (?, ?)", enumerate(amounts, start=1))
+    writing.close()
+    amount = cast(table_of(billing, Invoice).c.amount, Numeric(12, 2))
+    engine = engine_of(path)
+    try:
+        async with engine.connect() as reading:
+            assert await reading.scalar(select(func.sum(amount)).where(amount < Decimal(2))) == Decimal("0.90")
+            assert await reading.scalar(select(func.max(amount))) == Decimal(10)
     finally:
         await close_database(engine)
