@@ -209,6 +209,6 @@ def dead_stop(lane: str, letter: LetterSummary, waiting: ParkedKey | None = None
         status="failed",
         at=letter.dead_at,
         why=f"{letter.type} failed ({letter.code}): {letter.reason}{behind}",
-        todo=letter_todo(lane, letter.id, letter.command_id, told),
+        todo=letter_todo(lane, letter, told),
         letter=letter.id,
     )

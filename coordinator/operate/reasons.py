@@ -42,7 +42,7 @@ def parked_todo(lane: str, ordering_key: str, letter: DeadLetter | None) -> str:
     release = f"coordinator release {lane} {in_quotes(ordering_key)}"
     if letter is None:
         return f"what they wait for is being replayed: wait for it, or let them go on: {release}"
-    return f"{letter_todo(lane, letter.id, letter.command_id, told_of(letter))}; or let them go on: {release}"
+    return f"{letter_todo(lane, letter, told_of(letter))}; or let them go on: {release}"
 
 
 def first_letter(admin: LaneAdmin, command_id: str) -> DeadLetter | None:
@@ -51,14 +51,21 @@ def first_letter(admin: LaneAdmin, command_id: str) -> DeadLetter | None:
     return None if summary is None else admin.letter(summary.id)
 
 
-def letter_todo(lane: str, letter_id: int, command_id: str | None, told: str | None) -> str:
+def letter_todo(lane: str, letter: DeadLetter | LetterSummary, told: str | None) -> str:
     """What helps a command that is a dead letter. `told` is as in `told_of`."""
-    replay = f"coordinator dead replay --lane {lane} --letter {letter_id}"
+    replay = f"coordinator dead replay --lane {lane} --letter {letter.id}"
     if told is None:
-        return f"mend the cause, then: {replay}"
-    look = "" if command_id is None else f" (coordinator find {command_id})"
+        return f"mend the cause{_mends(letter)}, then: {replay}"
+    look = "" if letter.command_id is None else f" (coordinator find {letter.command_id})"
     return (
         f"what asked for it was told that it failed ({told}), and has gone back, or waits for a verdict: look there "
         f"first{look}. A replay would be applied alone, and nobody told (--alone). Mend the cause, have it asked for "
-        f"anew, then: coordinator dead discard --lane {lane} --letter {letter_id}"
+        f"anew, then: coordinator dead discard --lane {lane} --letter {letter.id}"
     )
+
+
+def _mends(letter: DeadLetter | LetterSummary) -> str:
+    """Clients' arguments are looked at before they are sent: most that do not fit are of another release."""
+    if letter.code != "invalid_arguments" or letter.target.startswith(EFFECTS_PREFIX):
+        return ""
+    return " (if its class was changed since it was sent: a version of the class, with an upgrade; or other --args)"

@@ -1,6 +1,10 @@
-"""What keeps commands for a row from being applied: a key that is parked, or a dead letter whose target the row is."""
+"""What keeps commands for a row from being applied: a key that is parked, or a dead letter whose target the row is.
+
+A dead letter whose id the row keeps counts, too, as that of its timer.
+"""
 
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -40,12 +44,28 @@ def row_waits(admin: LaneAdmin, service: Service, ref: Ref[Row], row: Row | None
     if row is None:
         return None
     letter = _letter_for(admin, service, row)
-    if letter is None:
-        return _review(row)
-    return (
-        f"{letter.type} for it failed ({letter.code}): {letter.reason}",
-        letter_todo(lane, letter.id, letter.command_id, told_of(letter)),
-    )
+    if letter is not None:
+        why = f"{letter.type} for it failed ({letter.code}): {letter.reason}"
+        return why, letter_todo(lane, letter, told_of(letter))
+    return _review(row) or _kept_command(admin, lane, row)
+
+
+def _kept_command(admin: LaneAdmin, lane: str, row: Row) -> tuple[str, str] | None:
+    """That a command failed whose id the row keeps, as that of its timer: nobody could read for which row it was."""
+    for column in row.__struct_fields__:
+        value = getattr(row, column)
+        letter = first_letter(admin, value) if isinstance(value, str) and _is_id(value) else None
+        if letter is not None:
+            why = f"{letter.type}, whose id is its {column}, failed ({letter.code}): {letter.reason}"
+            return why, letter_todo(lane, letter, told_of(letter))
+    return None
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def _review(row: Row) -> tuple[str, str] | None:

@@ -219,6 +219,23 @@ def test_a_row_whose_command_failed_is_found_with_its_letter_by_operators(
     assert kept.todo == f"{row.todo}; and for lane users: once the reason is over: coordinator resume users"
 
 
+def test_a_row_that_keeps_the_id_of_a_command_that_nobody_can_read_is_found_with_its_letter(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of its timer, whose class was changed without a new version: no target says for which row it was."""
+    finder = finder_of_broken_credits(world, monkeypatch)
+    timer = world.bury(type=CreditUser.type, arguments=b'{"user": 1, "amount": 2}', actor=CASHIER).command_id or ""
+    for name in (timer, new_command_id()):
+        arguments = CreateUser(name=name, email=f"{name}@example.org").arguments()
+        world.deliver(CommandMessage(command_id=new_command_id(), type=CreateUser.type, arguments=arguments))
+    keeps, other = (finder.find(f"users/{key}", ["users"], frozenset({"users"})).rows[0] for key in (1, 2))
+    assert keeps.why is not None
+    assert keeps.why.startswith("users.credit, whose id is its name, failed (invalid_arguments): Object contains")
+    assert keeps.todo is not None
+    assert "a version of the class, with an upgrade" in keeps.todo
+    assert (other.why, other.is_stuck) == (None, False)
+
+
 def known_by(entry: LogEntry, replay: Known | None = None) -> Known:
     """What a database has of a command that has no letters, nor waits anywhere."""
     return Known(
