@@ -9,7 +9,9 @@ from uuid import UUID
 import pytest
 
 from coordinator import Row, VersionedRow
-from coordinator.stores.mongodb.collection_differences import index_differences, validator_differences
+from coordinator.stores.mongodb.collection_differences import index_differences, uniques_of, validator_differences
+from coordinator.stores.port import Changes
+from coordinator.stores.write_order import WriteOrder
 
 
 class Colour(Enum):
@@ -83,6 +85,21 @@ def test_a_key_of_several_columns_needs_an_index_of_its_first_ones() -> None:
     assert list(index_differences(Line, {"_id_": {"key": [("_id", 1)]}})) == [
         "lines lacks an index on order_id, _id, by which rows are selected: run `coordinator migrate`"
     ]
+
+
+class Person(VersionedRow, table="people", key="id"):
+    id: int
+    mails: list[str]
+
+
+def test_what_is_unique_is_heeded_where_it_can_be_looked_up() -> None:
+    many = {name: {"key": [(name, 1)], "unique": True} for name in ("tags", "codes.part")}
+    assert [each.columns for each in uniques_of(Seat, SOUND | many)] == [("place",), ("code",), ("price",), ("tags",)]
+    of_list = {"mails": {"key": [("mails", 1)], "unique": True}, "one": {"key": [("version", 1)], "unique": True}}
+    before, after = (Person(id=1, mails=[each]) for each in ("old", "new"))
+    order = WriteOrder([Person], uniques=list(uniques_of(Person, of_list)))
+    steps = order.steps(Changes([], [[after]], [], lambda row: before))
+    assert steps == [("update", [after])]
 
 
 def schema(**properties: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pymongo.database import Database
 from coordinator.service.rows import Row, indexes_of, key_columns
 from coordinator.stores.field_types import FieldType, field_type, hints_of
 from coordinator.stores.mongodb.documents import Document
+from coordinator.stores.row_makers import value_types_of
 from coordinator.stores.value_types import UnknownType
 from coordinator.stores.write_order import Uniqueness
 
@@ -63,14 +64,13 @@ def made_indexes(model: type[Row]) -> list[tuple[str, ...]]:
     return [*indexes_of(model), *(key[:count] for count in range(1, len(key)))]
 
 
-def uniques_of(database: Database[Document], models: Sequence[type[Row]]) -> list[Uniqueness]:
-    """What is unique in these collections, as far as rows have its fields."""
-    return [
-        Uniqueness(model, _fields(each))
-        for model in models
-        for each in database[model.table].index_information().values()
-        if each.get("unique") and set(_fields(each)) <= set(_columns(model))
-    ]
+def uniques_of(model: type[Row], indexes: Mapping[str, Index]) -> Iterator[Uniqueness]:
+    """What is unique in its collection, as far as rows have its fields, with values that can be looked up."""
+    values = value_types_of(model)
+    seen = {name for name in _columns(model) if name not in values or values[name].copy is None}
+    for each in indexes.values():
+        if each.get("unique") and seen.issuperset(_fields(each)):
+            yield Uniqueness(model, _fields(each))
 
 
 def index_differences(model: type[Row], indexes: Mapping[str, Index]) -> Iterator[str]:

@@ -108,7 +108,10 @@ class MongoStore(GuardedStore):
                 raise UnfitTables(
                     f"the collections in the database of {setting} are not as the rows of its service need them:{lines}"
                 )
-            self.write_order = WriteOrder(models, uniques=uniques_of(database, models))
+            indexes = {model: database[model.table].index_information() for model in models}
+            self.write_order = WriteOrder(
+                models, uniques=[unique for model in models for unique in uniques_of(model, indexes[model])]
+            )
             self._check_rights(database[LEASE_TABLE])
             if must_sync and not _is_on_disk(database):
                 raise ConfigurationError(
