@@ -74,7 +74,7 @@ def state_of(
 def cause_of(state: str, status: LaneStatus, processes: Sequence[SeenProcess]) -> SuspensionCause | None:
     """The kind of the reason that `state_of` tells of a suspended lane; None: nobody has said it."""
     if state != "suspended" or status.suspended is not None:
-        return None
+        return None if state != "suspended" else status.cause
     return next((each.cause for each in _keeping(status, processes)), None)
 
 

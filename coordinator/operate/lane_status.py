@@ -9,6 +9,7 @@ from typing import Self
 
 from msgspec import Struct, UnsetType
 
+from coordinator.lane.delivery import SuspensionCause
 from coordinator.operate.broker import broker
 from coordinator.operate.effects_conditions import EffectsCondition, effects_in_process, unsaid_depth
 from coordinator.operate.forget_waiting import ForgetWatch, WaitingForget
@@ -64,9 +65,9 @@ class LaneStatus(Struct, kw_only=True):
     commands that wait for their time; the first is due at `next_timer_at`. `last_failed` is the latest of the last
     `FAILED_AMONG` commands. `state` and `why` say in words how the lane does, and `effects` how its service's calls to
     the outside do, for who has them said (`looking.py`). `move` is of a lane that is being moved,
-    or has moved. `suspended` is what the process that runs it without a broker says keeps it. `forgets` are orders to
-    forget somebody that are not done yet. `queue` has the members of the lane's queue, where RABBITMQ_ADMIN_URL is set.
-    `errors` say what is away.
+    or has moved. `suspended` is what the process that runs it without a broker says keeps it, and `cause` the kind of
+    that. `forgets` are orders to forget somebody that are not done yet. `queue` has the members of the lane's queue,
+    where RABBITMQ_ADMIN_URL is set. `errors` say what is away.
     """
 
     lane: str
@@ -78,6 +79,7 @@ class LaneStatus(Struct, kw_only=True):
     paused: str | None = None
     move: MoveStatus | None = None
     suspended: str | None = None
+    cause: SuspensionCause | None = None
     ready: int | None = None
     held: int | None = None
     consumers: int | None = None
@@ -210,8 +212,8 @@ def read_process(status: LaneStatus) -> bool:
         status.holder, status.taken_at = known.holder, None
     # That it is paused is no fault, and is shown as such.
     if known.suspended is not None and not status.is_paused:
-        status.suspended = f"the lane is suspended: {known.suspended}"
-        status.errors.append(status.suspended)
+        status.suspended, status.cause = known.suspended, known.cause
+        status.errors.append(known.suspended)
     if known.unwritable is not None:
         status.suspended = status.suspended or known.unwritable
         status.errors.append(known.unwritable)

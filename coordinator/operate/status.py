@@ -149,6 +149,7 @@ def _print(found: list[LaneStatus], silent: list[str]) -> None:
     )
     for status in found:
         click.echo(f"\n{status.lane}")
+        away = [each for each in status.errors if each != status.suspended]
         print_fields(
             {
                 "  holder": _holder(status),
@@ -157,7 +158,7 @@ def _print(found: list[LaneStatus], silent: list[str]) -> None:
                 "  held": _held(status),
                 "  move": None if status.move is None else in_words(status.move),
                 # Of a paused one it stands above, under the same name.
-                **({} if status.is_paused or status.why in status.errors else {f"  {status.state}": status.why}),
+                **({} if status.is_paused or status.why in away else {f"  {status.state}": status.why}),
                 "  calls outside": None if status.effects is None else _effects(status.effects),
                 "  parked": _parked(status),
                 "  outbox": "\n".join(
@@ -173,7 +174,7 @@ def _print(found: list[LaneStatus], silent: list[str]) -> None:
                     for each in status.forgets or []
                 )
                 or None,
-                "  away": "\n".join(status.errors) or None,
+                "  away": "\n".join(away) or None,
             }
         )
     if silent:

@@ -153,7 +153,13 @@ class InProcessWrites:
         acknowledged = None if mark is None else mark.sequence
         reason = local.queue.unready_reason
         return AtHand(
-            local.queue.waiting, local.suspended_reason, reason, acknowledged, local.holder, self._calls_at_hand(lane)
+            local.queue.waiting,
+            local.suspended_reason,
+            reason,
+            acknowledged,
+            local.holder,
+            self._calls_at_hand(lane),
+            local.suspended_cause,
         )
 
     def _calls_at_hand(self, lane: str) -> CallsAtHand | None:

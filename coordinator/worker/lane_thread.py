@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from coordinator.lane.delivery import SuspensionCause
 from coordinator.lane.lane import Lane
 from coordinator.runtime.awaited import Awaited
 from coordinator.runtime.recording import Attributes, recorder
@@ -61,10 +62,15 @@ class LaneThread:
         return self._loop.suspended_reason
 
     @property
+    def suspended_cause(self) -> SuspensionCause | None:
+        """The kind of that reason."""
+        suspension = self._loop.suspension
+        return None if suspension is None else suspension.cause
+
+    @property
     def awaits_database(self) -> bool:
         """Whether it has to wait since its database is away, or takes nothing."""
-        suspension = self._loop.suspension
-        return suspension is not None and suspension.cause == "database"
+        return self.suspended_cause == "database"
 
     @property
     def is_paused(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from coordinator.client.publish_spans import messaging
-from coordinator.lane.delivery import Delivery, Settlement
+from coordinator.lane.delivery import Delivery, Settlement, SuspensionCause
 from coordinator.lane.lane import Lane
 from coordinator.lane.tenancy import Clock
 from coordinator.runtime.late_answers import LateAnswers
@@ -139,6 +139,13 @@ class LocalLane:
         if self.lost_reason is not None or self._lane_thread is None:
             return self.lost_reason
         return self.late.reason or self._database_reason or self._lane_thread.suspended_reason
+
+    @property
+    def suspended_cause(self) -> SuspensionCause | None:
+        """The kind of that reason; None: it has none, as where an answer is late."""
+        if self.lost_reason is not None or self._lane_thread is None or self.late.reason is not None:
+            return None
+        return "database" if self._database_reason is not None else self._lane_thread.suspended_cause
 
     def put_delivery(self, delivery: Delivery) -> int:
         """Hand it a message of a broker; return its number."""

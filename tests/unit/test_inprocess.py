@@ -416,6 +416,7 @@ async def test_a_monolith_whose_lane_is_paused_takes_commands_and_says_why_they_
         with pytest.raises(CommandPending):
             await execute(writes, OpenAccount(owner="b"), Account, WriteOptions(wait_s=0.1))
         await until(lambda: writes.at_hand("ledger").suspended == "paused by an operator: maintenance")
+        assert writes.at_hand("ledger").cause == "paused"
         assert (writes.connected, writes.unready_reason, writes.problem) == (True, "", None)
         database.paused, database.revision = None, database.revision + 1
         await until(lambda: writes.connected and len(rows(database, Account)) == 2)

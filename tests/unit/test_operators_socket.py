@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from coordinator.lane.control import Release
+from coordinator.operate.conditions import cause_of, state_of
 from coordinator.operate.giving_orders import message_of
 from coordinator.operate.lane_status import LaneStatus, read_process
 from coordinator.operate.looking import note_conditions
+from coordinator.operate.suspended_todo import suspended_todo
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import (
     BrokerUnavailable,
@@ -94,7 +96,7 @@ async def test_what_is_raised_in_the_process_is_raised_outside_it(tmp_path: Path
     [
         (AtHand(3), False, []),
         (AtHand(3, suspended="paused by an operator: x"), True, []),
-        (AtHand(3, suspended="the database is away"), False, ["the lane is suspended: the database is away"]),
+        (AtHand(3, suspended="the database is away"), False, ["the database is away"]),
         (AtHand(3, suspended="paused by an operator: x", unwritable="no room"), True, ["no room"]),
     ],
 )
@@ -106,6 +108,34 @@ def test_the_status_has_what_keeps_the_lane_from_its_work(
     status = LaneStatus(lane="ledger", is_paused=is_paused, errors=[])
     assert read_process(status)
     assert (status.ready, status.errors) == (3, errors)
+
+
+@pytest.mark.parametrize(
+    ("cause", "todo"),
+    [
+        ("conflict", "end the session that has the lock"),
+        # Of an earlier release, and of a later one.
+        (None, "mend what it waits for"),
+        ("moonlight", "mend what it waits for"),
+    ],
+)
+async def test_what_suspends_a_lane_in_one_process_is_told_with_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str | None, todo: str
+) -> None:
+    async with through_socket(tmp_path) as writes:
+        monkeypatch.setattr(
+            InProcessWrites,
+            "at_hand",
+            lambda *_: AtHand(1, suspended="database is locked", cause=cause),  # type: ignore[arg-type]
+        )
+        known = await writes.at_hand("ledger")
+    monkeypatch.setattr("coordinator.operate.lane_status.socket_of", lambda _: Path("socket"))
+    monkeypatch.setattr("coordinator.operate.lane_status.at_hand", lambda *_: known)
+    status = LaneStatus(lane="ledger", sequence=1, rate=0.0, errors=[])
+    assert read_process(status)
+    state, why = state_of(status, 1, [], 5.0, is_local=True)
+    assert (state, why) == ("suspended", "database is locked")
+    assert todo in suspended_todo("ledger", cause_of(state, status, []))
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self, TypeAlias
+from typing import Final, NamedTuple, Protocol, Self, TypeAlias, get_args
 
 import msgspec
 import structlog
 from msgspec import Struct
 
 from coordinator.client.writes import Writes
+from coordinator.lane.delivery import SuspensionCause
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.ending import end_tasks
 from coordinator.service.errors import (
@@ -84,6 +85,7 @@ class _Counted(Struct, frozen=True, tag="counted"):
     mark: int | None = None
     holder: str | None = None
     calls: CallsAtHand | None = None
+    cause: str | None = None
 
 
 class _Unanswered(Struct, frozen=True, tag="refused"):
@@ -110,6 +112,9 @@ class AtHand(NamedTuple):
     """The name that it writes into the lease when it takes the lane, with the first command that comes."""
     calls: CallsAtHand | None = None
     """The calls to the outside of the lane's service; None: it makes none, or the process is of an earlier release."""
+    cause: SuspensionCause | None = None
+    """The kind of why it is suspended; None: the process does not say it, or one of another release says what nobody
+    here knows."""
 
 
 _Question: TypeAlias = _Issue | _Count
@@ -279,9 +284,8 @@ class SocketWrites:
         """What the process knows of a lane. Raises BrokerUnavailable."""
         answer = await self._ask(lambda number: _Count(number, lane))
         if isinstance(answer, _Counted):
-            return AtHand(
-                answer.commands, answer.suspended, answer.unwritable, answer.mark, answer.holder, answer.calls
-            )
+            known = answer.commands, answer.suspended, answer.unwritable, answer.mark, answer.holder, answer.calls
+            return AtHand(*known, next((each for each in get_args(SuspensionCause) if each == answer.cause), None))
         raise _error_of(answer, "")
 
     async def _ask(self, question: Callable[[int], _Question]) -> _Answer:
