@@ -27,6 +27,7 @@ from coordinator.service.rows import KeyPart, Ref, Row, key_of
 from coordinator.service.saga import ENDED, SagaRow
 from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.service import Service
+from coordinator.service.unshown import is_unshown
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.audit import ChangeQuery
@@ -299,17 +300,21 @@ class Finder:
     def _stops_of_saga(
         self, service: Service, declared: DeclaredSaga, row: SagaRow, steps: Sequence[SagaStep]
     ) -> Iterator[Stop]:
-        """The places of the command that it waits for, or at which it stopped."""
+        """The places of the command that it waits for, or at which it stopped, or which has failed so that it has gone
+        back for a reason that only operators are told."""
         is_stopped = row.status == "needs_review"
-        if row.status in ENDED and not is_stopped:
+        is_over = row.status in ENDED and not is_stopped
+        if is_over and not is_unshown(row.reason_code):
             return
-        step = next((each for each in reversed(steps) if is_stopped or each.status == "waiting"), None)
+        status = "failed" if is_over else "waiting"
+        step = next((each for each in reversed(steps) if is_stopped or each.status == status), None)
         if step is None:
             return
         lane = lane_of(step.command_type.partition(".")[0], service.tenant)
         stops = list(self._follower.command(lane, step.command_id, step.command_type, service.lane))
-        yield from stops
-        if is_stopped:
+        # What was pruned since looks as if it waited.
+        yield from (each for each in stops if not is_over or each.kind == "dead_letter")
+        if is_stopped or is_over:
             return
         if stops[0].kind != "settled" and (stops[0].kind != "dead_letter" or stops[0].status != "failed"):
             return

@@ -32,21 +32,22 @@ def standing_of(
     what = f"{name} {row.id}"
     reason = None if row.reason_code is None else f"{row.reason_code}: {row.reason}"
     last = steps[-1] if steps else None
+    # The reason in the row is for the saga's owner; the letter has that for operators.
+    letter = next((each for each in reversed(stops) if each.kind == "dead_letter"), None)
+    last_why = reason if letter is None else letter.why
     if row.status == "needs_review":
         at = "" if last is None else f" at step {last.name} ({last.command_type} {last.command_id})"
-        # The reason in the row is for the saga's owner; the letter has that for operators.
-        letter = next((each for each in reversed(stops) if each.kind == "dead_letter"), None)
         verdict = f"find out whether that step was done, and send the verdict on it: {_resumed(service, row, last)}"
         own = conditions.get(service.lane)
         return {
             "is_stuck": True,
             "where": f"{what} stopped{at} and needs a review",
-            "why": reason if letter is None else letter.why,
+            "why": last_why,
             # Its lane takes the verdict.
             "todo": f"{verdict}; {kept_words(own)}" if own is not None and own.state in KEPT else verdict,
         }
     if row.status in ENDED:
-        return {"is_stuck": False, "where": f"{what} has ended: it is {row.status}", "why": reason, "todo": None}
+        return {"is_stuck": False, "where": f"{what} has ended: it is {row.status}", "why": last_why, "todo": None}
     if not stops or last is None:
         return {"is_stuck": False, "where": f"{what} is {row.status}", "why": reason, "todo": None}
     stop = _keeping(stops)

@@ -94,6 +94,29 @@ def test_a_saga_that_needs_a_review_names_the_letter_s_reason_and_the_line_that_
     assert [stop.kind for stop in saga.stops] == ["dead_letter"]
 
 
+def test_a_saga_that_has_gone_back_for_a_defect_names_the_letter_s_reason(known: World) -> None:
+    """Its own reason tells the owner that operators find it elsewhere."""
+    known.bury(command_id=STEP)
+    keep(known, status="compensated", reason_code="handler_error", reason="operators find the reason under its id")
+    saga = found()
+    assert (saga.is_stuck, saga.todo) == (False, None)
+    assert (saga.why or "").startswith("users.ghost failed (unknown_command_type): ")
+    assert [stop.kind for stop in saga.stops] == ["dead_letter"]
+
+
+def test_a_saga_that_has_gone_back_is_nowhere_once_its_letter_is_discarded(known: World) -> None:
+    keep(known, status="compensated", reason_code="handler_error", reason="operators find the reason under its id")
+    saga = found()
+    assert (saga.why, saga.stops) == ("handler_error: operators find the reason under its id", [])
+
+
+def test_a_saga_that_has_gone_back_for_a_rule_keeps_its_own_reason(known: World) -> None:
+    known.bury(command_id=STEP)
+    keep(known, status="compensated", reason_code="out_of_stock", reason="item 1 has 0 in stock")
+    saga = found()
+    assert (saga.why, saga.stops) == ("out_of_stock: item 1 has 0 in stock", [])
+
+
 def test_a_saga_that_needs_a_review_without_a_letter_keeps_its_own_reason(known: World) -> None:
     keep(known, status="needs_review", reason_code="answer_lost", reason="nobody knows")
     assert found().why == "answer_lost: nobody knows"

@@ -78,7 +78,7 @@ function saga(each) {
     answer(each),
     h("h3", {}, "Its steps"),
     steps(each),
-    each.stops.length ? h("div", {}, h("h3", {}, "The way of the step that waits"), way(each.stops)) : null);
+    each.stops.length ? h("div", {}, h("h3", {}, `The way of the step ${each.ended_at ? "at which it stopped" : "that waits"}`), way(each.stops)) : null);
 }
 
 function steps({ steps: done, declared, ended_at: ended }) {
