@@ -1,7 +1,6 @@
 """Whether a value that a row refuses is one that came with the command, and where it stands there."""
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -10,6 +9,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from coordinator.lane.request import Request
+from coordinator.service.leaves import field_names
 from coordinator.stores.row_checks import InvalidRow
 
 _COMPARED: Final = frozenset({int, float, str, bytes, datetime, date, time, timedelta, Decimal, UUID})
@@ -60,10 +60,9 @@ def _parts(given: Any) -> Iterator[tuple[str, object]] | None:
     if isinstance(given, Struct):
         names = zip(given.__struct_fields__, given.__struct_encode_fields__, strict=True)
         return ((f".{shown}", getattr(given, name)) for name, shown in names)
-    if is_dataclass(given):
-        return ((f".{each.name}", getattr(given, each.name)) for each in fields(given))
     if isinstance(given, dict):
         return (("[...]", each) for pair in given.items() for each in pair)
     if isinstance(given, list | tuple | set | frozenset):
         return (("[...]", each) for each in given)
-    return None
+    fields = field_names(given)
+    return None if fields is None else ((f".{field}", getattr(given, field)) for field in fields)

@@ -1,15 +1,13 @@
 """How many digits a decimal may have where its annotation says so: `Annotated[Decimal, Digits(12, 2)]`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import is_dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import cache
 from itertools import chain
 from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from msgspec import Struct
-
+from coordinator.service.leaves import has_fields
 from coordinator.service.rows import Digits
 
 
@@ -105,7 +103,7 @@ def _parts(hint: Any, parts: tuple[Any, ...], values: list[Any]) -> Iterator[tup
     if is_typeddict(of):
         dicts = [each for each in values if isinstance(each, dict)]
         yield from ((part, [each[name] for each in dicts if name in each]) for name, part in _hints(of).items())
-    elif isinstance(of, type) and (issubclass(of, Struct) or is_dataclass(of) or _is_named(of)):
+    elif isinstance(of, type) and (has_fields(of) or _is_named(of)):
         made = [each for each in values if type(each) is of]
         given = dict(zip(getattr(of, "__parameters__", ()), parts, strict=False))
         for name, part in _hints(of).items():
@@ -128,7 +126,7 @@ def _limits(hint: Any, seen: set[Any]) -> bool:
         return True
     if not isinstance(hint, type) or get_args(hint):
         return any(_limits(part, seen) for part in (get_origin(hint), *get_args(hint)) if part is not None)
-    if hint in seen or not (issubclass(hint, Struct) or is_dataclass(hint) or is_typeddict(hint) or _is_named(hint)):
+    if hint in seen or not (has_fields(hint) or is_typeddict(hint) or _is_named(hint)):
         return False
     seen.add(hint)
     return any(_limits(part, seen) for part in _hints(hint).values())

@@ -72,8 +72,14 @@ def field_names(value: Any) -> Sequence[str] | None:
     """The fields of a value of any kind of class that msgspec writes by its fields; None: it has none."""
     if isinstance(value, Struct):
         return value.__struct_fields__
-    if isinstance(value, type):
+    kind = type(value)
+    if not has_fields(kind):
         return None
-    # Those of attrs say it themselves, so nothing of attrs is needed.
-    declared = fields(value) if is_dataclass(value) else getattr(type(value), "__attrs_attrs__", None)
-    return None if declared is None else [each.name for each in declared if hasattr(value, each.name)]
+    declared = fields(kind) if is_dataclass(kind) else kind.__attrs_attrs__
+    return [each.name for each in declared if hasattr(value, each.name)]
+
+
+def has_fields(kind: type) -> bool:
+    """Whether msgspec reads and writes what is of this class by its fields."""
+    # A class of attrs says it itself, so nothing of attrs is needed.
+    return issubclass(kind, Struct) or is_dataclass(kind) or hasattr(kind, "__attrs_attrs__")

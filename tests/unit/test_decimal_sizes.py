@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar
 
+import attrs
 import msgspec
 import pytest
 from hypothesis import given
@@ -257,6 +258,11 @@ class Parcel:
     price: Price
 
 
+@attrs.define
+class Crate:
+    price: Price
+
+
 class Point(NamedTuple):
     note: str
     price: Price
@@ -283,6 +289,7 @@ class Sell(Command, type="shop.sell", rename="camel"):
     pair: tuple[Decimal, Price] | None = None
     point: Point | None = None
     parcel: Parcel | None = None
+    crate: Crate | None = None
     offer: Offer | None = None
     free: Decimal | None = None
 
@@ -297,6 +304,7 @@ DIGITS = {
     "pair": "[1.23456, {}]",
     "point": '["a", {}]',
     "parcel": '{{"price": {}}}',
+    "crate": '{{"price": {}}}',
     "offer": '{{"price": {}}}',
     "generic": '{{"value": {}}}',
     "genericClass": '{{"value": "a", "price": {}}}',

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import attrs
 import pytest
 from msgspec import Meta, Struct
 
@@ -27,6 +28,11 @@ class Booked:
     at: datetime | None = None
 
 
+@attrs.define
+class Asked:
+    at: datetime | None = None
+
+
 class Part(Struct, rename="camel"):
     booked_at: datetime | None = None
 
@@ -38,6 +44,7 @@ class Book(Command, type="seats.book", rename="camel"):
     booked_at: datetime | None = None
     part: Part | None = None
     other: Booked | None = None
+    asked: Asked | None = None
     parts: tuple[Part, ...] = ()
     by_name: dict[str, Part] | None = None
     about: list[str] | None = None
@@ -55,6 +62,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "NUL": ({"place": "A\0"}, "text with a NUL character - at `$.place`"),
     "in a Struct": ({"part": Part(booked_at=NAIVE)}, "- at `$.part.bookedAt`"),
     "in a dataclass": ({"other": Booked(NAIVE)}, "- at `$.other.at`"),
+    "in a class of attrs": ({"asked": Asked(NAIVE)}, "- at `$.asked.at`"),
     "in a list": ({"parts": (Part(), Part(booked_at=NAIVE))}, "- at `$.parts[...].bookedAt`"),
     "in a dict": ({"by_name": {"a": Part(booked_at=NAIVE)}}, "- at `$.byName[...].bookedAt`"),
     "JSON": ({"about": ["a\0"]}, "- at `$.about`"),
@@ -63,7 +71,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 def book(work: UnitOfWork, command: Book) -> None:
     nested = [part for part in (command.part, *command.parts, *(command.by_name or {}).values()) if part]
-    times = [command.booked_at, command.other.at if command.other else None, *(part.booked_at for part in nested)]
+    within = [each.at for each in (command.other, command.asked) if each]
+    times = [command.booked_at, *within, *(part.booked_at for part in nested)]
     at = next((time for time in times if time), None)
     if work.find(Seat, "place", command.place) is None:
         work.add(Seat(id=command.id, place=command.place, number=command.number, booked_at=at, about=command.about))
