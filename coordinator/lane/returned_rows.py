@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from coordinator.lane.identity_map import IdentityMap
-from coordinator.service.leaves import parts_of
+from coordinator.service.leaves import runs
 from coordinator.service.rows import Row, key_of
 from coordinator.stores.row_checks import WrongUse
 from coordinator.stores.same_rows import is_same
@@ -37,8 +37,7 @@ def _is_the_services(row: Row, work: IdentityMap) -> bool:
 
 
 def _rows_in(thing: object) -> Iterator[Row]:
-    if isinstance(thing, Row):
-        yield thing
-    else:
-        for part in parts_of(thing) or ():
-            yield from _rows_in(part)
+    # Many at a time: what is returned as `Any` may be a lot, and have no row at all.
+    for run in runs(thing, whole=(Row,)):
+        if isinstance(run[0], Row):
+            yield from run

@@ -13,17 +13,18 @@ _LEVEL_VALUES_MAX: Final = 1 << 22
 """What is deeper or wider may be within itself, and is looked through one by one."""
 
 
-def leaves(value: Any) -> Iterator[Any]:
-    """All of them, keys of dicts too, of a value that is nested no deeper than JSON text may be."""
-    parts = parts_of(value)
+def leaves(value: Any, whole: tuple[type, ...] = ()) -> Iterator[Any]:
+    """All of them, keys of dicts too, of a value that is nested no deeper than JSON text may be. What is of the classes
+    `whole` is one, and is not looked into."""
+    parts = None if isinstance(value, whole) else _parts(value)
     if parts is None:
         yield value
     else:
         for part in parts:
-            yield from leaves(part)
+            yield from leaves(part, whole)
 
 
-def runs(value: Any) -> Iterator[list[Any]]:
+def runs(value: Any, whole: tuple[type, ...] = ()) -> Iterator[list[Any]]:
     """The same leaves, many at a time, each run of one type. It costs a tenth: a message may have a lot of them."""
     level = [value]
     for _ in range(_LEVELS_MAX):
@@ -31,7 +32,7 @@ def runs(value: Any) -> Iterator[list[Any]]:
         kinds = dict.fromkeys(map(type, level))
         for kind in kinds:
             run = level if len(kinds) == 1 else [each for each in level if type(each) is kind]
-            parts = _parts_of_all(run)
+            parts = None if issubclass(kind, whole) else _parts_of_all(run)
             if parts is None:
                 yield run
             else:
@@ -41,7 +42,7 @@ def runs(value: Any) -> Iterator[list[Any]]:
         if len(below) > _LEVEL_VALUES_MAX:
             break
         level = below
-    yield from ([leaf] for leaf in leaves(value))
+    yield from ([leaf] for leaf in leaves(value, whole))
 
 
 def _parts_of_all(run: list[Any]) -> Iterable[Any] | None:
@@ -53,12 +54,12 @@ def _parts_of_all(run: list[Any]) -> Iterable[Any] | None:
         return chain.from_iterable(run)
     if type(first) is dict:
         return chain(chain.from_iterable(run), chain.from_iterable(map(dict.values, run)))
-    if parts_of(first) is None:
+    if _parts(first) is None:
         return None
-    return chain.from_iterable(parts_of(each) or () for each in run)
+    return chain.from_iterable(_parts(each) or () for each in run)
 
 
-def parts_of(value: Any) -> Iterable[Any] | None:
+def _parts(value: Any) -> Iterable[Any] | None:
     """What is directly in a value, keys of dicts too; None: it has no parts."""
     if isinstance(value, list | tuple | set | frozenset):
         return value

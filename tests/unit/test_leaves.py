@@ -57,6 +57,16 @@ def test_runs_have_the_leaves_of_a_value_and_no_others(value: Any) -> None:
     assert all(len(set(map(type, run))) == 1 for run in found), "each is of one type"
 
 
+@given(VALUES)
+def test_what_is_whole_is_a_leaf_and_is_not_looked_into(value: Any) -> None:
+    whole = (Branch, Fork)
+    found = [each for run in runs(value, whole) for each in run]
+    assert Counter((type(each), repr(each)) for each in found) == Counter(
+        (type(each), repr(each)) for each in leaves(value, whole)
+    )
+    assert list(leaves([Branch([value])], whole)) == [Branch([value])]
+
+
 def test_a_value_within_itself_ends_as_an_error() -> None:
     endless: list[Any] = [1]
     endless += [endless, endless]
