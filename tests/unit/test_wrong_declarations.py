@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID, uuid4
@@ -78,6 +79,15 @@ class ReviewNowhere(Row, table="review_nowhere", key="id", review=("state", "nee
 class ReviewNever(Row, table="review_never", key="id", review=("status", "needs_reveiw")):
     id: int
     status: Literal["open", "needs_review"] = "open"
+
+
+class Stage(Enum):
+    REVIEW = "needs_review"
+
+
+class ReviewEqualToNone(Row, table="review_equal_to_none", key="id", review=("stage", "needs_review")):
+    id: int
+    stage: Stage
 
 
 class AuditedYes(Row, table="audited_yes", key="id", audited="yes"):
@@ -277,6 +287,9 @@ WRONG: dict[str, dict[str, Any]] = {
     },
     "ReviewNowhere has no field state, by which a row is to need a review": {"models": (ReviewNowhere,)},
     "ReviewNever.status is never 'needs_reveiw', at which a row is to need a review": {"models": (ReviewNever,)},
+    "ReviewEqualToNone.stage is never 'needs_review', at which a row is to need a review": {
+        "models": (ReviewEqualToNone,)
+    },
     "Typeless: name 'Nowhere' is not defined; its fields' types must be found in its module": {"models": (Typeless,)},
     "Wrong.place: JSON has no form for tests.unit.test_wrong_declarations.Place": {"models": (Wrong,)},
     "Wrong.price: Digits says how many digits a Decimal has, and this is none": {"models": (Wrong,)},
