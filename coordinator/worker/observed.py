@@ -196,16 +196,17 @@ class Observed:
         for row in rows:
             REVIEWS.labels(self._lane, row.table).inc()
         for row in rows[:LOGGED_MAX]:
-            model = type(row)
-            key = {"key": shown_key(key_of(row))}
-            is_personal = not set(personal_fields(model)).isdisjoint(key_columns(model))
-            code = getattr(row, "reason_code", None)
+            said = {"key": shown_key(key_of(row)), "code": getattr(row, "reason_code", None)}
+            told = {name: value for name, value in said.items() if value is not None}
+            marked = set(personal_fields(type(row)))
+            of = {"key": key_columns(type(row)), "code": ("reason_code",)}
+            personal = {name: told.pop(name) for name in tuple(told) if not marked.isdisjoint(of[name])}
             log.warning(
                 "row_needs_review",
                 lane=self._lane,
                 table=row.table,
-                **({"personal": key} if is_personal else key),
-                **({} if code is None else {"code": code}),
+                **told,
+                **({"personal": personal} if personal else {}),
             )
         more = len(rows) - LOGGED_MAX
         if more > 0:

@@ -40,6 +40,7 @@ class Claim(Row, table="claims", key=("holder", "number"), review=("is_odd", Tru
     holder: Personal[str]
     number: int
     is_odd: bool = False
+    reason_code: Personal[str] | None = None
 
 
 def test_rows_that_need_a_review_are_counted_from_nought_and_named() -> None:
@@ -53,13 +54,14 @@ def test_rows_that_need_a_review_are_counted_from_nought_and_named() -> None:
     observed = Observed(LANE, (), reviewed=["trips", "claims"])
     assert reviews() == [0, 0], "so that an alert sees the first one"
     trip = Trip(id=17, status="needs_review", reason_code="lost_ticket")
+    claim = Claim(holder="ada", number=2, is_odd=True, reason_code="ill")
     with capture_logs() as lines:
-        observed.settled(Settlement(reviews=[trip, Claim(holder="ada", number=2, is_odd=True)]), 0, 1)
+        observed.settled(Settlement(reviews=[trip, claim]), 0, 1)
     assert reviews() == [1, 1]
     level = {"log_level": "warning", "event": "row_needs_review", "lane": LANE}
     assert lines == [
         {**level, "table": "trips", "key": "17", "code": "lost_ticket"},
-        {**level, "table": "claims", "personal": {"key": "ada/2"}},
+        {**level, "table": "claims", "personal": {"key": "ada/2", "code": "ill"}},
     ]
 
 
