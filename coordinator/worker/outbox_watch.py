@@ -85,12 +85,10 @@ class _LeftWork:
     def is_due(self, now_id: str | None, left: Left, now_s: float) -> bool:
         """Whether to wake the lane for it now; `now_id` is None where there is none. Never while the lane is paused."""
         before, self._id = self._id, now_id
-        if now_id is None or left.is_paused:
-            return False
         if before != now_id:
             self._due_s, self._pause_s = now_s, FIRST_PAUSE_S
             return False
-        if now_s < self._due_s:
+        if now_id is None or left.is_paused or now_s < self._due_s:
             return False
         self._due_s = now_s + self._pause_s
         self._pause_s = min(2 * self._pause_s, WARNED_EVERY_S)

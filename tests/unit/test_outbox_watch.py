@@ -2,7 +2,7 @@
 
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.worker.outbox_watch import OutboxWatch, left_in_outbox, marker_id
+from coordinator.worker.outbox_watch import Left, OutboxWatch, _LeftWork, left_in_outbox, marker_id
 from tests.support.lane_contract import LaneUnderTest, delivery
 from tests.support.ledger import Forward, OpenAccount
 
@@ -42,3 +42,12 @@ def test_a_lane_is_woken_once_for_what_stays_and_again_when_another_process_has_
     assert watching.look(4000) == [marker]
     LaneUnderTest(MemoryStore(database), "successor").do(OpenAccount(owner="b"))
     assert watching.look(4005, 4010) == [marker]
+
+
+def test_what_comes_while_the_lane_is_paused_does_not_wait_as_long_as_what_was_there_before() -> None:
+    watch = _LeftWork()
+    there, paused = Left([], "a"), Left([], "b", is_paused=True)
+    woken = [second for second in range(0, 200, 5) if watch.is_due("a", there, second)]
+    assert woken[-1] == 195, "the next time comes 60 s later"
+    assert not any(watch.is_due("b", paused, second) for second in (200, 205))
+    assert watch.is_due("b", there, 210)
