@@ -18,7 +18,7 @@ from coordinator.service.allowing import RowsRule, anybody
 from coordinator.service.json_text import to_json
 from coordinator.service.outcome import NO_RESULT
 from coordinator.service.rows import Row, key_columns
-from coordinator.service.rows_within import may_have_rows, without_rows
+from coordinator.service.rows_within import may_have_rows, may_pass_for_rows, without_rows
 from coordinator.service.service import Service
 
 log = structlog.get_logger("gateway")
@@ -48,7 +48,7 @@ class ShownResults:
     def _take(self, kind: str, promised: Any) -> None:
         if may_have_rows(promised, self._rules):
             self._with_rows[kind] = msgspec.json.Decoder(promised)
-        else:
+        elif not may_pass_for_rows(promised, self._rules):
             self._known.add(kind)
 
     def of_written(self, request: web.Request, written: Written[Any]) -> Written[Any]:
@@ -74,7 +74,8 @@ class ShownResults:
             log.warning("result_withheld", type=kind, reason=str(error))
             return NO_RESULT
         if decoder is None:
-            log.warning("result_withheld", type=kind, reason="no command of this type is known any more")
+            why = "no command of this type is known, or its handler promises a base of the class of a row"
+            log.warning("result_withheld", type=kind, reason=why)
             return NO_RESULT
         shown = without_rows(value, _Shortened(self._rules, request))
         return result if shown is value else msgspec.Raw(to_json(shown))

@@ -17,7 +17,15 @@ def may_have_rows(promised: Any, models: Collection[type[Row]] = (Row,)) -> bool
 
     What is read as `Any` has dicts and no rows. Raises TypeError for a type that is none.
     """
-    return _may_have_cached(promised, tuple(models), takes_anything=False)
+    return _has_class(promised, tuple(models), _is_one_of)
+
+
+def may_pass_for_rows(promised: Any, models: Collection[type[Row]]) -> bool:
+    """Whether this type is, or has in it, a base of these classes: whoever reads a row as its base does not know it.
+
+    Raises TypeError for a type that is none.
+    """
+    return _has_class(promised, tuple(models), _is_base_of)
 
 
 def may_return_rows(promised: Any) -> bool:
@@ -25,27 +33,40 @@ def may_return_rows(promised: Any) -> bool:
 
     Raises TypeError for a type that is none.
     """
-    return _may_have_cached(promised, (Row,), takes_anything=True)
+    return any(_has_class(promised, (Row,), matches) for matches in (_is_one_of, _is_base_of, _takes_anything))
+
+
+_Matches = Callable[[type, tuple[type[Row], ...]], bool]
+
+
+def _is_one_of(of: type, models: tuple[type[Row], ...]) -> bool:
+    return issubclass(of, models)
+
+
+def _is_base_of(of: type, models: tuple[type[Row], ...]) -> bool:
+    return of is not object and of not in models and any(issubclass(model, of) for model in models)
+
+
+def _takes_anything(of: type, models: tuple[type[Row], ...]) -> bool:  # noqa: ARG001
+    return of is object
 
 
 @cache
-def _may_have_cached(promised: Any, models: tuple[type[Row], ...], *, takes_anything: bool) -> bool:
-    return _may_have(inspect.type_info(promised), models, set(), takes_anything=takes_anything)
+def _has_class(promised: Any, models: tuple[type[Row], ...], matches: _Matches) -> bool:
+    return _has(inspect.type_info(promised), models, matches, set())
 
 
-def _may_have(info: Any, models: tuple[type[Row], ...], seen: set[Any], *, takes_anything: bool) -> bool:
-    of = getattr(info, "cls", None)
-    if of is object or isinstance(info, inspect.AnyType):
-        return takes_anything
+def _has(info: Any, models: tuple[type[Row], ...], matches: _Matches, seen: set[Any]) -> bool:
+    of = object if isinstance(info, inspect.AnyType) else getattr(info, "cls", None)
     if isinstance(of, type):
-        if issubclass(of, models):
+        if matches(of, models):
             return True
         if of in seen:
             return False
         seen.add(of)
     parts = [getattr(info, field) for field in info.__struct_fields__]
     return any(
-        isinstance(each, inspect.Type | inspect.Field) and _may_have(each, models, seen, takes_anything=takes_anything)
+        isinstance(each, inspect.Type | inspect.Field) and _has(each, models, matches, seen)
         for part in parts
         for each in (part if isinstance(part, tuple) else (part,))
     )

@@ -160,6 +160,7 @@ UNSAVED: dict[str, tuple[Any, Callable[[UnitOfWork], Any], str]] = {
     "in a dataclass": (Couple, lambda work: Couple(item(work), _unsaved(work)), "Item 1 as it was not saved"),
     "in a class of attrs": (Duo, lambda work: Duo(item(work), _unsaved(work)), "Item 1 as it was not saved"),
     "as anything": (Any, _unsaved, "Item 1 as it was not saved"),
+    "as a base of its class": (Struct, _unsaved, "Item 1 as it was not saved"),
     "as an object": (object, _unsaved, "Item 1 as it was not saved"),
     "in a dict of anything": (dict[str, Any], lambda work: {"a": _unsaved(work)}, "Item 1 as it was not saved"),
     "deep within": (

@@ -12,7 +12,7 @@ import pytest
 from msgspec import Raw, Struct
 from structlog.testing import capture_logs
 
-from coordinator import Command, Principal, Service, UnitOfWork, VersionedRow, any_principal, anybody
+from coordinator import Command, Handler, Principal, Row, Service, UnitOfWork, VersionedRow, any_principal, anybody
 from coordinator.http.shown_results import ShownResults
 from tests.unit.gateways.test_gateways_allow import Asking, asking
 
@@ -187,6 +187,18 @@ async def test_so_have_rows_within_dataclasses_and_classes_of_attrs(notes: Askin
     _, result, response = await notes.call("bob", "POST", "/notes/commands/compare", {"first": 1, "second": 2})
     assert result == {"compared": {"first": {"id": 1}, "is_same": False}, "second": {"note": bobs}}
     assert (await notes.call("bob", "GET", response.headers["Location"]))[1]["result"] == result
+
+
+@pytest.mark.parametrize("promised", [Row, VersionedRow, Struct, list[VersionedRow], VersionedRow | None])
+async def test_of_a_row_that_is_promised_as_a_base_of_its_class_nothing_is_shown(notes: Asking, promised: Any) -> None:
+    """Whoever reads it as that does not know whose rule it has."""
+
+    def based(work: UnitOfWork, command: Write) -> Any: ...
+
+    based.__annotations__["return"] = promised
+    request: Any = SimpleNamespace(app=notes.app)
+    results = ShownResults([NOTES.replace(handlers=(Handler(Write, based, allow=anybody),))])
+    assert bytes(results.of_logged(request, Write.type, Raw(b'{"text":"secret"}'))) == b"null"
 
 
 async def test_a_rule_that_raises_shows_nothing_of_a_command_that_is_applied(notes: Asking) -> None:
