@@ -68,7 +68,7 @@ function answer({ is_stuck: isStuck, where, why, todo, stops = [] }) {
     h("div", {}, h("dt", {}, "Where"), h("dd", { "data-answer": "where" }, where)),
     why ? h("div", {}, h("dt", {}, "Why"), h("dd", { "data-answer": "why" }, why)) : null,
     todo ? h("div", {}, h("dt", {}, "What to do"), h("dd", { "data-answer": "todo" }, todo)) : null,
-    letter ? h("div", {}, h("dt", {}, "Here"), h("dd", {}, h("a", { href: `#/letters/${encodeURIComponent(letter.lane)}/${letter.letter}` }, `look at letter ${letter.letter} of ${letter.lane}, edit and replay it`))) : null);
+    letter ? h("div", {}, h("dt", {}, "Here"), h("dd", {}, h("a", { href: `#/letters/${encodeURIComponent(letter.lane)}/${letter.letter}` }, `look at letter ${letter.letter} of ${letter.lane}${todo?.includes("coordinator dead replay") ? ", edit and replay it" : ""}`))) : null);
 }
 
 function saga(each) {
