@@ -20,7 +20,8 @@ from coordinator.stores.port import Changes
 
 WriteKind: TypeAlias = Literal["delete", "update", "insert"]
 Step: TypeAlias = tuple[WriteKind, Sequence[Row]]
-"""Rows of one model that are written at once. Inserts are in an order in which each could be written by itself."""
+"""Rows of one model that are written at once. Inserts, and all rows where these are written one by one, are in an order
+in which each could be written by itself."""
 
 _Found: TypeAlias = Iterator[tuple[Any, int]]
 """Values, and the number of the row that has or had them."""
@@ -57,7 +58,11 @@ class WriteOrder:
         models: Sequence[type[Row]] = (),
         references: Sequence[Reference] = (),
         uniques: Sequence[Uniqueness] = (),
+        *,
+        one_by_one: bool = False,
     ) -> None:
+        """`one_by_one`: the rows of every step are written in their order, and not as one set."""
+        self._one_by_one = one_by_one
         self._references = references
         self._uniques = uniques
         self._unnoted = {each.model for each in uniques if not _is_declared(each)}
@@ -86,7 +91,7 @@ class WriteOrder:
         if not waits:
             return steps
         waits += [pair for each in kept for pair in _of_reference(numbered, each)]
-        return _scheduled(numbered, waits)
+        return _scheduled(numbered, waits, one_by_one=self._one_by_one)
 
     def _rank(self, model: type[Row]) -> int:
         """Where the rows of a model come among those that are inserted; the lane's own come first."""
@@ -191,14 +196,14 @@ def _lacks(values: Any) -> bool:
     return values is None or (isinstance(values, tuple) and None in values)
 
 
-def _scheduled(numbered: _Numbered, waits: Sequence[tuple[int, int]]) -> list[Step]:
+def _scheduled(numbered: _Numbered, waits: Sequence[tuple[int, int]], *, one_by_one: bool) -> list[Step]:
     """The steps again and again, each time with the rows that have nothing to wait for any more."""
     schedule = _Schedule(numbered, waits)
     scheduled: list[Step] = []
     while schedule.has_ready:
         for place, (kind, _) in enumerate(numbered.steps):
             # A row that is inserted may refer to one before it in the same statement.
-            if rows := schedule.take(place, grows=kind == "insert"):
+            if rows := schedule.take(place, grows=one_by_one or kind == "insert"):
                 scheduled.append((kind, rows))
     scheduled += [(kind, rows) for place, (kind, _) in enumerate(numbered.steps) if (rows := schedule.stuck(place))]
     return scheduled

@@ -63,3 +63,12 @@ def test_what_only_the_database_calls_unique_is_looked_at_where_rows_of_its_tabl
     first, second = Seat(id=1, hall=1, place="2"), Seat(id=2, hall=1, place="3")
     changes = Changes([], [[first, second]], [], before(*there))
     assert order.steps(changes) == [("update", [second]), ("update", [first])]
+
+
+def test_where_rows_are_written_one_by_one_those_that_wait_for_each_other_cost_no_further_step() -> None:
+    there = [Seat(id=n, hall=1, place=str(n)) for n in range(1, 101)]
+    moved: list[Row] = [Seat(id=n, hall=1, place=str(n + 1)) for n in range(1, 101)]
+    changes = Changes([], [moved], [], before(*there))
+    uniques = (Uniqueness(Seat, ("hall", "place")),)
+    assert WriteOrder((Seat,), uniques=uniques, one_by_one=True).steps(changes) == [("update", moved[::-1])]
+    assert len(WriteOrder((Seat,), uniques=uniques).steps(changes)) == 100

@@ -109,9 +109,8 @@ class MongoStore(GuardedStore):
                     f"the collections in the database of {setting} are not as the rows of its service need them:{lines}"
                 )
             indexes = {model: database[model.table].index_information() for model in models}
-            self.write_order = WriteOrder(
-                models, uniques=[unique for model in models for unique in uniques_of(model, indexes[model])]
-            )
+            uniques = [unique for model in models for unique in uniques_of(model, indexes[model])]
+            self.write_order = WriteOrder(models, uniques=uniques, one_by_one=True)
             self._check_rights(database[LEASE_TABLE])
             if must_sync and not _is_on_disk(database):
                 raise ConfigurationError(
