@@ -46,9 +46,12 @@ class ShownResults:
                     self._take(handler.command.type, handler.result or type(None))
 
     def _take(self, kind: str, promised: Any) -> None:
+        if may_pass_for_rows(promised, self._rules):
+            # A row that is read as its base does not say whose it is, whatever is beside it.
+            return
         if may_have_rows(promised, self._rules):
             self._with_rows[kind] = msgspec.json.Decoder(promised)
-        elif not may_pass_for_rows(promised, self._rules):
+        else:
             self._known.add(kind)
 
     def of_written(self, request: web.Request, written: Written[Any]) -> Written[Any]:

@@ -62,6 +62,11 @@ class Exchange(Command, type="notes.exchange"):
     second: int
 
 
+class Beside(Struct):
+    mine: Note | None
+    other: VersionedRow
+
+
 class Exchanged(Struct, frozen=True):
     before: tuple[Note, ...]
     by_name: dict[str, Note]
@@ -199,6 +204,18 @@ async def test_of_a_row_that_is_promised_as_a_base_of_its_class_nothing_is_shown
     request: Any = SimpleNamespace(app=notes.app)
     results = ShownResults([NOTES.replace(handlers=(Handler(Write, based, allow=anybody),))])
     assert bytes(results.of_logged(request, Write.type, Raw(b'{"text":"secret"}'))) == b"null"
+
+
+async def test_nor_where_a_row_of_a_known_class_is_beside_it(notes: Asking) -> None:
+    """What that row's rule shows says nothing of the other one."""
+
+    def beside(work: UnitOfWork, command: Write) -> Beside:
+        return Beside(None, Note(id=command.id, owner=command.owner, text=command.text))
+
+    request: Any = SimpleNamespace(app=notes.app)
+    results = ShownResults([NOTES.replace(handlers=(Handler(Write, beside, allow=anybody),))])
+    logged = Raw(b'{"mine":null,"other":{"version":1,"text":"secret"}}')
+    assert bytes(results.of_logged(request, Write.type, logged)) == b"null"
 
 
 async def test_a_rule_that_raises_shows_nothing_of_a_command_that_is_applied(notes: Asking) -> None:
