@@ -149,7 +149,8 @@ def _print(found: list[LaneStatus], silent: list[str]) -> None:
     )
     for status in found:
         click.echo(f"\n{status.lane}")
-        away = [each for each in status.errors if each != status.suspended]
+        # Of a suspended one it stands above, as why.
+        away = [each for each in status.errors if status.state != "suspended" or each != status.why]
         print_fields(
             {
                 "  holder": _holder(status),

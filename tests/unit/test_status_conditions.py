@@ -59,6 +59,22 @@ def test_a_coordinator_that_does_not_answer_is_something_away(monkeypatch: pytes
     assert [each["lane"] for each in msgspec.json.decode(ran.stdout)] == ["users"]
 
 
+@pytest.mark.parametrize(("is_paused", "name"), [(False, "suspended"), (True, "away")])
+def test_why_a_process_takes_nothing_is_said_once_whatever_the_lane_does(
+    monkeypatch: pytest.MonkeyPatch, is_paused: bool, name: str
+) -> None:
+    """A paused lane has its own reason, and commands for it are refused all the same."""
+
+    def look(looks: LaneLooks, _: float) -> list[LaneStatus]:
+        looks.depths = {"users": UNSET}
+        return [LaneStatus(lane="users", sequence=7, is_paused=is_paused, suspended="no room", errors=["no room"])]
+
+    monkeypatch.setattr(LaneLooks, "look", look)
+    ran = CliRunner().invoke(cli, ["status", "users"], env={"COORDINATOR_APP": "gateways.app:APP"})
+    said = [each.split(maxsplit=1) for each in ran.stdout.splitlines() if "no room" in each]
+    assert (ran.exit_code, said) == (1, [[name, "no room"]])
+
+
 def test_a_provider_that_hangs_is_named_before_it_counts_as_away() -> None:
     reason = "it has waited 5 s for the provider"
     worker = msgspec.structs.replace(WORKER, state="working", reason=reason)
