@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.access.authenticator import Authenticator
@@ -55,6 +55,7 @@ from coordinator.runtime.recording import recorder
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.allowing import anybody
 from coordinator.service.commands import Command
+from coordinator.service.continuation import Continuation
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix, tenant_of
 from coordinator.service.rows import Row
@@ -102,10 +103,11 @@ class Gateway(Struct, frozen=True, kw_only=True):
     """One service's gateway.
 
     `attach` makes the service from the dependencies and puts it under the key that its routes use. `POST /commands`
-    takes `commands`; `upgrades` are those of the service (`Service.declared_upgrades`), for older arguments that
-    clients still send. `open_log` opens the log that `GET /commands/…` reads. `reads` are the models of all rows that
-    it reads: without the right to one of them it does not start. `service` is the one that it was made from. `problems`
-    say what the codes mean that are the service's own: each is the text at its `/problems/<code>`.
+    takes `commands`, without the continuations among them; `upgrades` are those of the service
+    (`Service.declared_upgrades`), for older arguments that clients still send. `open_log` opens the log that
+    `GET /commands/…` reads. `reads` are the models of all rows that it reads: without the right to one of them it does
+    not start. `service` is the one that it was made from. `problems` say what the codes mean that are the service's
+    own: each is the text at its `/problems/<code>`.
     """
 
     name: str
@@ -118,6 +120,10 @@ class Gateway(Struct, frozen=True, kw_only=True):
     is_system: bool = False
     service: Service | None = None
     problems: tuple[ProblemCode, ...] = ()
+
+    def __post_init__(self) -> None:
+        taken = tuple(each for each in self.commands if not issubclass(each, Continuation))
+        force_setattr(self, "commands", taken)
 
     @property
     def tables(self) -> tuple[Needed, ...]:

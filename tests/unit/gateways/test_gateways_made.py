@@ -17,12 +17,14 @@ from coordinator.http import Gateway, NoQuery, gateway_of, json_response, read_q
 from coordinator.http.service_gateway import REPOSITORIES
 from coordinator.registry import App, Registry
 from coordinator.runtime.settings import GatewaySettings
+from coordinator.service.allowing import any_principal
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation
 from coordinator.service.errors import CommandPending, ConfigurationError, DatabaseUnavailable, UnreadableRow
 from coordinator.service.ids import command_id_for
 from coordinator.service.paging import Page, page_of
 from coordinator.service.rows import Row, VersionedRow, key_of
+from coordinator.service.rules import check_decided
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.row_checks import InvalidRow
@@ -302,6 +304,13 @@ async def test_a_number_that_no_decimal_can_be_is_the_clients_fault(cinema: Made
     response, problem = await cinema.call("POST", "/cinema/commands/set_prices", data=body, headers=headers)
     assert (response.status, problem["code"]) == (422, "invalid_arguments")
     assert cinema.writes.issued == []
+
+
+def test_nor_does_one_take_a_continuation_that_it_lists_itself() -> None:
+    """It starts as it did, whoever may ask: nobody has to say who may use what is left out."""
+    listing = Gateway(name="cinema", routes=(), attach=lambda *_: None, commands=(Show, Counted))
+    assert listing.commands == (Show,)
+    check_decided(listing.name, listing.commands, [CINEMA.replace(allow=any_principal, public_models=())])
 
 
 async def test_keys_preferences_and_refusals_are_those_of_any_write(cinema: MadeGateway) -> None:
