@@ -11,7 +11,7 @@ from aiohttp import web
 from coordinator.http.connections import receiving
 from coordinator.http.keys import CONTEXT
 from coordinator.http.principal_limits import BYTES_OF_A_REQUEST
-from coordinator.http.problems import RequestRefused, body_too_large
+from coordinator.http.problems import RequestRefused, body_too_large, body_unreadable
 from coordinator.http.request_log import in_flight_of
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.service.errors import Overloaded
@@ -87,6 +87,9 @@ async def _received(request: web.Request, types: tuple[str, ...], content: str) 
             # The body arrived with the headers, as small ones do: a timer would cost more than the reading.
             body = await request.read()
         else:
+            if request.transport is None:
+                # Lost before it was served: nobody has told the body that its rest will not come.
+                raise ConnectionResetError
             async with asyncio.timeout(timeout_s):
                 with receiving(request), in_flight_of(request[CONTEXT].service).awaiting_body():
                     body = await request.read()
@@ -96,7 +99,7 @@ async def _received(request: web.Request, types: tuple[str, ...], content: str) 
     except web.HTTPRequestEntityTooLarge:
         raise body_too_large(bytes_max) from None
     except (web.RequestPayloadError, ConnectionError) as error:
-        raise RequestRefused(400, "malformed_body", f"the body cannot be read: {type(error).__name__}") from None
+        raise body_unreadable(error) from None
     if not body:
         raise _missing(content)
     return body

@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from coordinator.http.problems import RequestRefused, body_too_large
+from coordinator.http.problems import RequestRefused, body_too_large, body_unreadable
 
 CONTINUE: Final = "100-continue"
 _EXPECT: Final = "Expect"
@@ -40,6 +40,9 @@ async def ask_for_body(request: web.Request, bytes_max: int) -> None:
     if (request.content_length or 0) > bytes_max:
         raise body_too_large(bytes_max)
     if request.version >= HttpVersion11:
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        except ConnectionError as error:
+            raise body_unreadable(error) from None
         # It is no part of the response.
         request.writer.output_size = 0

@@ -112,6 +112,11 @@ class RequestRefused(CoordinatorError):  # named for the client's request, like 
         self.retry_after_s: int | None = None
 
 
+def body_unreadable(error: Exception) -> RequestRefused:
+    """For a body that does not come, or not as it was announced."""
+    return RequestRefused(400, "malformed_body", f"the body cannot be read: {type(error).__name__}")
+
+
 def body_too_large(bytes_max: int) -> RequestRefused:
     """For a body of more bytes than a gateway takes."""
     return RequestRefused(

@@ -269,6 +269,23 @@ class TestTheNumberOfConnections:
         await until(lambda: not [each for each in asyncio.all_tasks() if "RequestHandler" in repr(each.get_coro())])
         assert len(limits.sending) == 0
 
+    @pytest.mark.parametrize("head", [b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"])
+    async def test_one_that_is_lost_before_it_is_served_is_no_error_of_the_gateway(
+        self, start: Start, head: bytes
+    ) -> None:
+        users = await start("users", GatewaySettings())
+        async with connected(users.port):
+            await until(lambda: len(users.server.connections) == 1)
+            (connection,) = users.server.connections
+            with capture_logs() as logs:
+                connection.data_received(CREATE[:-1].replace(b"\r\n\r\n", head))
+                # Its request is made, and the task that serves it has not begun.
+                await asyncio.sleep(0)
+                connection.connection_lost(ConnectionResetError())
+                await until(lambda: any(each["event"] == "request" for each in logs))
+        assert [each["event"] for each in logs if each["log_level"] == "error"] == []
+        assert [each["http.response.status_code"] for each in logs if each["event"] == "request"] == [400]
+
     async def test_the_one_that_has_been_idle_for_longest_makes_room(self, start: Start) -> None:
         users = await start("users", GatewaySettings(connections_max=2))
         async with connected(users.port) as first, connected(users.port) as second, AsyncExitStack() as stack:
