@@ -44,7 +44,8 @@ def _is_one_of(of: type, models: tuple[type[Row], ...]) -> bool:
 
 
 def _is_base_of(of: type, models: tuple[type[Row], ...]) -> bool:
-    return of is not object and of not in models and any(issubclass(model, of) for model in models)
+    # Not by issubclass: of a TypedDict, and of many a Protocol, nobody may ask that.
+    return of is not object and of not in models and any(of in model.__mro__ for model in models)
 
 
 def _takes_anything(of: type, models: tuple[type[Row], ...]) -> bool:  # noqa: ARG001

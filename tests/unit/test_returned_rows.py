@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import attrs
 import pytest
@@ -66,6 +66,10 @@ class Couple:
 class Duo:
     before: Item
     after: Item
+
+
+class Whatever(TypedDict):
+    it: Any
 
 
 class Found(Struct):
@@ -163,6 +167,7 @@ UNSAVED: dict[str, tuple[Any, Callable[[UnitOfWork], Any], str]] = {
     "as a base of its class": (Struct, _unsaved, "Item 1 as it was not saved"),
     "as an object": (object, _unsaved, "Item 1 as it was not saved"),
     "in a dict of anything": (dict[str, Any], lambda work: {"a": _unsaved(work)}, "Item 1 as it was not saved"),
+    "in a typed dict": (Whatever, lambda work: {"it": _unsaved(work)}, "Item 1 as it was not saved"),
     "deep within": (
         Found,
         lambda work: Found({"all": [box(work), Box(id=2, holds={})]}),

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypedDict
 
 import attrs
 import pytest
@@ -65,6 +65,14 @@ class Exchange(Command, type="notes.exchange"):
 class Beside(Struct):
     mine: Note | None
     other: VersionedRow
+
+
+class Counts(TypedDict):
+    many: int
+
+
+class Counted(Struct):
+    of: Counts
 
 
 class Exchanged(Struct, frozen=True):
@@ -216,6 +224,20 @@ async def test_nor_where_a_row_of_a_known_class_is_beside_it(notes: Asking) -> N
     results = ShownResults([NOTES.replace(handlers=(Handler(Write, beside, allow=anybody),))])
     logged = Raw(b'{"mine":null,"other":{"version":1,"text":"secret"}}')
     assert bytes(results.of_logged(request, Write.type, logged)) == b"null"
+
+
+@pytest.mark.parametrize(
+    ("promised", "logged"), [(Counts, b'{"many":2}'), (Counted, b'{"of":{"many":2}}'), (list[Counts], b'[{"many":2}]')]
+)
+async def test_what_has_no_row_is_shown_also_of_a_typed_dict(notes: Asking, promised: Any, logged: bytes) -> None:
+    """Nobody can ask whether a class is a subclass of one."""
+
+    def counting(work: UnitOfWork, command: Write) -> Any: ...
+
+    counting.__annotations__["return"] = promised
+    request: Any = SimpleNamespace(app=notes.app)
+    results = ShownResults([NOTES.replace(handlers=(Handler(Write, counting, allow=anybody),))])
+    assert bytes(results.of_logged(request, Write.type, Raw(logged))) == logged
 
 
 async def test_a_rule_that_raises_shows_nothing_of_a_command_that_is_applied(notes: Asking) -> None:
