@@ -55,7 +55,7 @@ from coordinator.runtime.recording import recorder
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.allowing import anybody
 from coordinator.service.commands import Command
-from coordinator.service.continuation import Continuation
+from coordinator.service.continuation import is_continuation
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix, tenant_of
 from coordinator.service.rows import Row
@@ -122,7 +122,7 @@ class Gateway(Struct, frozen=True, kw_only=True):
     problems: tuple[ProblemCode, ...] = ()
 
     def __post_init__(self) -> None:
-        taken = tuple(each for each in self.commands if not issubclass(each, Continuation))
+        taken = tuple(each for each in self.commands if not is_continuation(each))
         force_setattr(self, "commands", taken)
 
     @property

@@ -45,6 +45,11 @@ class Continuation(Command):
         return self.status == "expired" and self.error is not None and self.error.code == NO_ANSWER
 
 
+def is_continuation(command: object) -> bool:
+    """Whether this is the class of one. What is declared wrongly is not known to be a class."""
+    return isinstance(command, type) and issubclass(command, Continuation)
+
+
 class Emission(Struct, frozen=True, kw_only=True):
     """A command on its way out of a lane. `lane` is its target, a lane or a service's effects."""
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from coordinator.service.allowing import CommandRule, RowsRule, ServiceRule, rule_for_commands
 from coordinator.service.commands import C, Command
-from coordinator.service.continuation import Continuation
+from coordinator.service.continuation import is_continuation
 from coordinator.service.lane_names import lane_of
 from coordinator.service.outside_calls import Effects
 from coordinator.service.personal import Whose
@@ -294,7 +294,9 @@ class Service:
     @property
     def public_handlers(self) -> tuple[Handler[Any], ...]:
         """The handlers of commands that anybody may issue. Continuations are none: lanes make them, of outcomes."""
-        return tuple(each for each in self.operator_handlers if not (each.is_operators or _is_continuation(each)))
+        return tuple(
+            each for each in self.operator_handlers if not (each.is_operators or is_continuation(each.command))
+        )
 
     @property
     def operator_handlers(self) -> tuple[Handler[Any], ...]:
@@ -305,11 +307,6 @@ class Service:
     def commands(self) -> tuple[type[Command], ...]:
         """The commands that its lane applies for anybody."""
         return tuple(handler.command for handler in self.public_handlers)
-
-
-def _is_continuation(handler: Handler[Any]) -> bool:
-    # What is declared wrongly is not known to be a class.
-    return isinstance(handler.command, type) and issubclass(handler.command, Continuation)
 
 
 def _whole(
