@@ -108,7 +108,8 @@ def _parts(hint: Any, parts: tuple[Any, ...], values: list[Any]) -> Iterator[tup
         given = dict(zip(getattr(of, "__parameters__", ()), parts, strict=False))
         for name, part in _hints(of).items():
             found = given.get(part, part) if isinstance(part, TypeVar) else part
-            yield found, [getattr(each, name) for each in made]
+            # A class of attrs may have annotations that are no fields.
+            yield found, [getattr(each, name) for each in made if hasattr(each, name)]
     elif of is tuple and parts[1:] != (...,):
         tuples = [each for each in values if isinstance(each, tuple)]
         yield from ((part, [each[place] for each in tuples if place < len(each)]) for place, part in enumerate(parts))

@@ -258,9 +258,12 @@ class Parcel:
     price: Price
 
 
-@attrs.define
+@attrs.define(auto_attribs=False)
 class Crate:
-    price: Price
+    """What is only annotated is none of its fields."""
+
+    price: Price = attrs.field()
+    shelf: str
 
 
 class Point(NamedTuple):
