@@ -16,6 +16,8 @@ from coordinator.transports.inprocess.operators_socket import CallsAtHand
 STUCK_S: Final = 3.0
 """A lane in whose queue something waits, and that has settled nothing for this long, is stuck. An entry of an outbox
 that is older, while RabbitMQ answers, has been refused."""
+CLOCKS_APART_S: Final = 15.0
+"""So far the clocks of a lane and of a worker, by which the age of a call is known, may be apart."""
 NO_WORKER: Final = "no effect worker runs"
 NAME_THEM: Final = "name them with --coordinator URL, or in OPERATIONS_COORDINATORS"
 
@@ -26,7 +28,8 @@ class EffectsCondition(Struct, frozen=True, kw_only=True):
     has not answered yet, or has not answered the last calls.
 
     `waiting` are those in queues and, where the addresses of workers are known, those that wait at one for their turn
-    or their next attempt. `under_way` are those that workers carry out.
+    or their next attempt. `under_way` are those that workers carry out. `is_whole`: the broker, and each worker that it
+    counts, said how many they have.
     """
 
     state: str
@@ -34,6 +37,15 @@ class EffectsCondition(Struct, frozen=True, kw_only=True):
     waiting: int | None = None
     under_way: int | None = None
     oldest_s: float | None = None
+    is_whole: bool = False
+
+    def may_have(self, asked_ago_s: float) -> bool:
+        """Whether a call that was asked for so long ago may be one of these, or one of which nobody has said."""
+        if not self.is_whole or self.waiting != 0:
+            return True
+        if not self.oldest_s:
+            return bool(self.under_way)
+        return asked_ago_s <= self.oldest_s + CLOCKS_APART_S
 
 
 def unsaid_depth(lane: str) -> UnsetType | None:
@@ -60,7 +72,9 @@ def effects_condition(
     under_way = sum(each.held for each in awake) if awake else None
     oldest_s = max((each.oldest_s for each in awake), default=None) if awake else None
     waiting = depth.waiting + sum(each.waiting for each in awake) if isinstance(depth, EffectsDepth) else None
-    found = EffectsCondition(state="idle", waiting=waiting, under_way=under_way, oldest_s=oldest_s)
+    unseen = _unseen(depth, processes)
+    is_whole = isinstance(depth, EffectsDepth) and unseen is None
+    found = EffectsCondition(state="idle", waiting=waiting, under_way=under_way, oldest_s=oldest_s, is_whole=is_whole)
     if under_way or waiting:
         found = replace(found, state="working")
     elif depth is UNSET:
@@ -77,7 +91,6 @@ def effects_condition(
     # Of one that has nothing to do it is the past.
     if silent and found.state == "working":
         return replace(found, why=silent[0])
-    unseen = _unseen(depth, processes)
     return found if unseen is None or found.state != "idle" else replace(found, state="unknown", why=unseen)
 
 

@@ -302,7 +302,9 @@ def outside_stop(
     whose, waited_s = "a", effects.oldest_s or 0.0
     if asked_at is not None:
         whose, waited_s = "its", (now() - asked_at).total_seconds()
-    why, todo = _no_answer(condition, effects, whose, waited_s, letters)
+    # What nobody has gets no answer, whatever keeps other calls from theirs.
+    has_it = asked_at is None or effects.may_have(waited_s)
+    why, todo = _no_answer(condition, effects, whose, waited_s, letters) if has_it else (None, None)
     return _also_kept(msgspec.structs.replace(stop, why=why, todo=todo), condition)
 
 

@@ -81,7 +81,8 @@ def _keeping(stops: Sequence[Stop]) -> Stop:
 def _lost(stops: Sequence[Stop], step: SagaStep, conditions: Mapping[str, LaneCondition]) -> str | None:
     """That nobody has what a saga waits for, in words; None: somebody has it, or may.
 
-    It would be in a queue or with a worker, and is not: `idle` is only what was seen to be so.
+    It would be in a queue or with a worker, and is not: `idle` is only what was seen to be so. What a lane settles one
+    after another was in its queue a moment ago, and so only an idle one has lost a command for all that is seen.
     """
     stop = stops[-1]
     condition = conditions.get(stop.lane)
@@ -90,16 +91,18 @@ def _lost(stops: Sequence[Stop], step: SagaStep, conditions: Mapping[str, LaneCo
         # Whether it was discarded, or is with the broker again, its lane's database does not say.
         failed = "has failed, and has no dead letter: that was discarded, or a replay is on its way"
         return f"nobody goes on with it: the answer to it {failed if stop.status == 'failed' else f'was {stop.status}'}"
-    if condition is None or condition.state != "idle" or condition.waiting != 0 or (now() - since) < UNDER_WAY:
+    if condition is None or condition.waiting != 0 or (now() - since) < UNDER_WAY:
         return None
-    idle = f"lane {stop.lane} is idle, and nothing waits in its queue"
-    if stop.kind == "queue":
-        return f"nobody has it: {idle}. It was withdrawn, or lost"
+    if stop.kind == "queue" and condition.state == "idle":
+        return f"nobody has it: lane {stop.lane} is idle, and nothing waits in its queue. It was withdrawn, or lost"
     effects = condition.effects
     # Of a call of which nobody knows when it was asked for nobody knows, either, whether it is one.
-    if stop.kind != "outside" or stop.at is None or effects is None or effects.state != "idle" or effects.oldest_s:
+    if stop.kind != "outside" or stop.at is None or effects is None or condition.state not in ("idle", "running"):
         return None
-    return f"nobody has its call: none waits or is under way; {idle}. It was withdrawn, or lost"
+    if effects.may_have((now() - stop.at).total_seconds()):
+        return None
+    others = "those that are under way were asked for later" if effects.oldest_s else "none waits or is under way"
+    return f"nobody has its call: {others}; nothing waits in the queue of lane {stop.lane}. It was withdrawn, or lost"
 
 
 def _resumed(service: Service, row: SagaRow, step: SagaStep | None, *, even_if_running: bool = False) -> str:

@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, insert
 from coordinator.operate.conditions import UNASKED, LaneCondition
 from coordinator.operate.effects_conditions import EffectsCondition
 from coordinator.operate.finding import Finder
+from coordinator.operate.following import outside_stop
 from coordinator.operate.found import FoundSaga
 from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operate.output import now
@@ -173,27 +174,38 @@ def test_a_saga_whose_answer_was_given_up_is_stuck(status: str, why: str, asked_
     [
         ({}, True),
         ({"state": "working", "under_way": 1}, False),
-        ({"state": "unknown", "why": "a worker does not answer"}, False),
+        ({"state": "unknown", "why": "a worker does not answer", "is_whole": False}, False),
         # It was put back, and may be between two queues.
-        ({"oldest_s": 7.0}, False),
+        ({"oldest_s": 61.0}, False),
+        # Others have calls, which were asked for later.
+        ({"oldest_s": 7.0}, True),
+        ({"state": "working", "under_way": 2, "oldest_s": 30.0, "why": "it has waited 30 s for the provider"}, True),
+        ({"state": "provider_away", "under_way": 1, "oldest_s": 30.0, "why": "the provider does not answer"}, True),
+        # The clocks of the lane and of the worker may be apart, and it may be one that waits, or is not seen.
+        ({"state": "working", "under_way": 1, "oldest_s": 50.0}, False),
+        ({"state": "working", "under_way": 1, "oldest_s": 30.0, "waiting": 1}, False),
+        ({"state": "working", "under_way": 1, "oldest_s": 30.0, "is_whole": False}, False),
     ],
 )
 @pytest.mark.parametrize("asked_ago_s", [60, 1, None])
+@pytest.mark.parametrize("state", ["idle", "running"])
 def test_a_call_that_nobody_has_any_more_is_said_to_be_lost(
-    fields: dict[str, Any], is_lost: bool, asked_ago_s: int | None
+    state: str, fields: dict[str, Any], is_lost: bool, asked_ago_s: int | None
 ) -> None:
     """One of which nobody knows when it was asked for may be none: a row may keep an answer for another reason."""
     asked_at = None if asked_ago_s is None else now() - timedelta(seconds=asked_ago_s)
     purchase, step = waits_for_a_payment(now() - timedelta(seconds=60))
     stops = [Stop(kind="settled", lane="payments", text="applied", at=asked_at)]
-    stops.append(Stop(kind="outside", lane="payments", text="row 7 keeps the answer", at=asked_at))
-    known: dict[str, Any] = {"state": "idle", "waiting": 0, "under_way": 0, "oldest_s": 0.0}
+    known: dict[str, Any] = {"state": "idle", "waiting": 0, "under_way": 0, "oldest_s": 0.0, "is_whole": True}
     effects = EffectsCondition(**(known | fields))
-    payments = LaneCondition(lane="payments", state="idle", why=None, waiting=0, effects=effects)
+    payments = LaneCondition(lane="payments", state=state, why=None, waiting=0, effects=effects)
+    stops.append(outside_stop(payments, "row 7 keeps the answer", STEP, "payments.open", asked_at=asked_at))
     said = standing_of("purchase", purchase, [step], stops, registry().service("users"), {"payments": payments})
-    assert said["is_stuck"] == (is_lost and asked_ago_s == 60)
-    if said["is_stuck"]:
-        assert said["why"].startswith("nobody has its call: none waits or is under way; lane payments is idle")
+    is_said = (said["why"] or "").startswith("nobody has its call: ")
+    assert is_said == (is_lost and asked_ago_s == 60)
+    if is_said:
+        assert said["is_stuck"]
+        assert said["why"].endswith("; nothing waits in the queue of lane payments. It was withdrawn, or lost")
         assert "coordinator audit payments --operators" in said["todo"]
         assert '"even_if_running":true' in said["todo"]
 

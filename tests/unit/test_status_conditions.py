@@ -5,7 +5,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 from click.testing import CliRunner
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from coordinator.cli import cli
 from coordinator.lane.delivery import SuspensionCause
@@ -138,6 +138,24 @@ def test_a_lane_whose_batches_take_long_is_not_called_stuck_after_a_short_look(m
     settles = False
     stuck = look_at(["users"], [])["users"]
     assert (stuck.state, stuck.why) == ("stuck", "3 wait, and nothing is settled")
+
+
+@pytest.mark.parametrize(
+    ("depth", "processes", "is_whole"),
+    [
+        (EffectsDepth(waiting=0, consumers=1), [WORKER], True),
+        (EffectsDepth(waiting=0, consumers=2), [WORKER], False),
+        (EffectsDepth(waiting=0, consumers=1), away("http://w:1", [WORKER], TimeoutError()), False),
+        (UNSET, [WORKER], False),
+    ],
+)
+def test_calls_are_all_known_where_the_broker_and_every_worker_say_theirs(
+    depth: EffectsDepth | UnsetType, processes: list[SeenProcess], is_whole: bool
+) -> None:
+    """Whatever keeps these from their answers."""
+    found = effects_condition(depth, processes, None)
+    assert found is not None
+    assert found.is_whole == is_whole
 
 
 def test_every_cause_of_a_suspension_has_what_helps() -> None:
