@@ -86,11 +86,13 @@ def effects_condition(
     if reasons and len(reasons) == len(awake):
         return replace(found, state="no_worker", why=f"no effect worker can work: {reasons[0]}")
     if isinstance(depth, EffectsDepth) and not depth.consumers and (depth.waiting or (outbox_s or 0) >= STUCK_S):
-        return replace(found, state="no_worker", why=NO_WORKER)
-    silent = [each.reason for each in awake if each.state == "working" and each.reason]
+        # The broker ends the connection of one that hangs, or counts it no longer.
+        silent = _unanswering(processes)
+        return replace(found, state="no_worker", why=NO_WORKER if silent is None else f"{NO_WORKER}; {silent}")
+    troubles = [each.reason for each in awake if each.state == "working" and each.reason]
     # Of one that has nothing to do it is the past.
-    if silent and found.state == "working":
-        return replace(found, why=silent[0])
+    if troubles and found.state == "working":
+        return replace(found, why=troubles[0])
     return found if unseen is None or found.state != "idle" else replace(found, state="unknown", why=unseen)
 
 
@@ -115,10 +117,14 @@ def _unseen(depth: EffectsDepth | UnsetType | None, processes: Sequence[SeenProc
     unseen -= sum(each.is_worker and each.state != "away" for each in processes)
     if unseen <= 0:
         return None
-    # Whose a process is that has never answered nobody knows.
-    silent = [each.url for each in processes if each.state == "away" and (each.is_worker or each.lane is None)]
-    if silent:
-        who = f"{', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer"
-    else:
+    who = _unanswering(processes)
+    if who is None:
         who = f"{counted(unseen, 'worker was', 'workers were')} not asked: {NAME_THEM}"
     return f"whether calls are under way is not known: {who}"
+
+
+def _unanswering(processes: Sequence[SeenProcess]) -> str | None:
+    """Which processes do not answer that are workers, or may be, in words; None: all answer."""
+    # Whose a process is that has never answered nobody knows.
+    silent = [each.url for each in processes if each.state == "away" and (each.is_worker or each.lane is None)]
+    return f"{', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer" if silent else None

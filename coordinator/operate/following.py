@@ -316,7 +316,7 @@ def _no_answer(
     if effects.state == "provider_away":
         todo = "nothing is lost: the call is made again once the provider answers; look at it and at its address"
     elif effects.state == "no_worker":
-        is_away = why == NO_WORKER
+        is_away = why is not None and why.startswith(NO_WORKER)
         todo = (
             f"start one, with its account: coordinator effects {lane}"
             if is_away

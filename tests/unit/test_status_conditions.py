@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from coordinator.cli import cli
 from coordinator.lane.delivery import SuspensionCause
 from coordinator.operate.conditions import NOBODY, UNASKED, UNSAMPLED, UNSEEN_ACTIVE, LaneCondition
-from coordinator.operate.effects_conditions import NAME_THEM, STUCK_S, effects_condition
+from coordinator.operate.effects_conditions import NAME_THEM, NO_WORKER, STUCK_S, effects_condition
 from coordinator.operate.following import outside_stop, queued_stop, unsettled_words
 from coordinator.operate.kept_lanes import ASK_OTHERS, waiting_words
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
@@ -138,6 +138,17 @@ def test_a_lane_whose_batches_take_long_is_not_called_stuck_after_a_short_look(m
     settles = False
     stuck = look_at(["users"], [])["users"]
     assert (stuck.state, stuck.why) == ("stuck", "3 wait, and nothing is settled")
+
+
+def test_a_worker_that_hangs_is_named_once_the_broker_has_given_it_up() -> None:
+    """And what helps is said: another one."""
+    hangs = away("http://w:1", [WORKER], TimeoutError())
+    effects = effects_condition(EffectsDepth(waiting=1, consumers=0), hangs, None)
+    assert effects is not None
+    assert (effects.state, effects.why) == ("no_worker", f"{NO_WORKER}; http://w:1 does not answer")
+    condition = LaneCondition(lane="users", state="idle", why=None, waiting=0, effects=effects)
+    stop = outside_stop(condition, "with the workers", "17", "users.call")
+    assert (stop.why, stop.todo) == (effects.why, "start one, with its account: coordinator effects users")
 
 
 @pytest.mark.parametrize(
