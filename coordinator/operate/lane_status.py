@@ -63,8 +63,9 @@ class LaneStatus(Struct, kw_only=True):
     dead-lettered, and the lane has not taken in yet. `parked` are commands that wait for one of `parked_keys` keys,
     behind one that failed. `outbox` is what is emitted and not with the broker. `timers` are
     commands that wait for their time; the first is due at `next_timer_at`. `last_failed` is the latest of the last
-    `FAILED_AMONG` commands. `state` and `why` say in words how the lane does, and `effects` how its service's calls to
-    the outside do, for who has them said (`looking.py`). `move` is of a lane that is being moved,
+    `FAILED_AMONG` commands. `state` and `why` say in words how the lane does, `effects` how its service's calls to
+    the outside do, and `full` whose commands its queue does not take, for who has them said (`looking.py`).
+    `move` is of a lane that is being moved,
     or has moved. `suspended` is what the process that runs it without a broker says keeps it, and `cause` the kind of
     that. `forgets` are orders to forget somebody that are not done yet. `queue` has the members of the lane's queue,
     where RABBITMQ_ADMIN_URL is set. `errors` say what is away.
@@ -97,6 +98,7 @@ class LaneStatus(Struct, kw_only=True):
     state: str | None = None
     why: str | None = None
     effects: EffectsCondition | None = None
+    full: str | None = None
     forgets: list[WaitingForget] | None = None
     queue: QueueMembers | None = None
     errors: list[str] = []

@@ -62,6 +62,7 @@ def note_conditions(
     processes = ask_all(urls)
     for status, condition in zip(statuses, _conditions(statuses, depths, processes).values(), strict=True):
         status.state, status.why, status.effects = condition.state, condition.why, condition.effects
+        status.full = condition.full
         own = [each for each in processes if each.lane == status.lane and not each.is_worker]
         if any(each.state in TELL_HELD for each in own):
             status.held = sum(each.held for each in own)

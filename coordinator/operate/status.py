@@ -157,6 +157,7 @@ def _print(found: list[LaneStatus], silent: list[str]) -> None:
                 "  paused": status.paused,
                 "  queue": status.queue and str(status.queue),
                 "  held": _held(status),
+                "  full": status.full,
                 "  move": None if status.move is None else in_words(status.move),
                 # Of a paused one it stands above, under the same name.
                 **({} if status.is_paused or status.why in away else {f"  {status.state}": status.why}),

@@ -1,5 +1,6 @@
 """What `coordinator status` says of how lanes do, and their calls to the outside."""
 
+from datetime import timedelta
 from typing import Any, get_args
 
 import msgspec
@@ -13,8 +14,9 @@ from coordinator.operate.conditions import NOBODY, UNASKED, UNSAMPLED, UNSEEN_AC
 from coordinator.operate.effects_conditions import NAME_THEM, NO_WORKER, STUCK_S, effects_condition
 from coordinator.operate.following import outside_stop, queued_stop, unsettled_words
 from coordinator.operate.kept_lanes import ASK_OTHERS, waiting_words
-from coordinator.operate.lane_status import LaneLooks, LaneStatus
+from coordinator.operate.lane_status import LaneLooks, LaneStatus, OutboxStatus
 from coordinator.operate.looking import SAMPLE_S, look_at, note_conditions
+from coordinator.operate.output import now
 from coordinator.operate.processes import SeenProcess, away
 from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operate.suspended_todo import suspended_todo
@@ -138,6 +140,15 @@ def test_a_lane_whose_batches_take_long_is_not_called_stuck_after_a_short_look(m
     settles = False
     stuck = look_at(["users"], [])["users"]
     assert (stuck.state, stuck.why) == ("stuck", "3 wait, and nothing is settled")
+
+
+def test_a_queue_that_is_full_is_said_of_its_lane() -> None:
+    """Also where that is paused: what others emit for it waits in their outboxes."""
+    waits = OutboxStatus(target="users", entries=2, oldest_at=now() - timedelta(seconds=60))
+    paused = LaneStatus(lane="users", ready=7, rate=0.0, is_paused=True, paused="a release")
+    note_conditions([paused, LaneStatus(lane="items", ready=0, rate=0.0, outbox=[waits])], {"users": None}, [])
+    assert paused.state == "paused"
+    assert (paused.full or "").startswith("its queue is full for 2 commands of lane items, the first for 60 s")
 
 
 def test_a_worker_that_hangs_is_named_once_the_broker_has_given_it_up() -> None:
