@@ -34,7 +34,7 @@ class DatabasePart:
         tables: Sequence[Needed],
         is_well: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`is_well` is called where it was found to be of use, each time."""
+        """`is_well` is called where it was found to be of use, each time. May raise DatabaseUnavailable."""
         self._is_well = is_well
         self._database = database
         self._lane = lane

@@ -1,13 +1,11 @@
 """How far a lane has come where a gateway reads: beside the lane's own sequence it shows how far a replica lags."""
 
-from contextlib import suppress
 from typing import Final
 
 from prometheus_client import Gauge
 
 from coordinator.client.database import reading
 from coordinator.client.recency import ReadDatabase
-from coordinator.service.errors import DatabaseUnavailable
 
 PLACE: Final = Gauge(
     "coordinator_gateway_reader_sequence",
@@ -17,8 +15,10 @@ PLACE: Final = Gauge(
 
 
 async def show_place(source: ReadDatabase) -> None:
-    """Look, and show it under the server's name in `Served-By`. Where it cannot be read, what was seen last stays."""
-    with suppress(DatabaseUnavailable):
-        async with reading():
-            server, place = await source.look()
-        PLACE.labels(source.lane, server).set(place)
+    """Look, and show it under the server's name in `Served-By`.
+
+    Raises DatabaseUnavailable: what was seen last stays then.
+    """
+    async with reading():
+        server, place = await source.look()
+    PLACE.labels(source.lane, server).set(place)

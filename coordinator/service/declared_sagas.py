@@ -1,6 +1,5 @@
 """The sagas that a process has declared, by the class of their rows: whoever looks for a flow finds its steps by it."""
 
-from collections.abc import Iterable
 from typing import Final
 
 from msgspec import Struct
@@ -28,8 +27,3 @@ def note_saga(model: type[Row], saga: DeclaredSaga) -> None:
 def saga_of(model: type[Row]) -> DeclaredSaga | None:
     """The saga that has its flows in rows of this class; None: none was declared."""
     return _known.get(model)
-
-
-def sagas_of(models: Iterable[type[Row]]) -> list[str]:
-    """The names of the sagas that have their flows in rows of these classes."""
-    return [saga.name for saga in map(_known.get, models) if saga is not None]

@@ -32,7 +32,7 @@ ROWS = Gauge("coordinator_lane_outbox_rows", "Emitted commands that the broker h
 AGE = Gauge("coordinator_lane_outbox_age_seconds", "How long the oldest of them has waited.", ["lane", "target"])
 TIMERS = Gauge("coordinator_lane_timers", "Commands that wait for their time.", ["lane"])
 OVERDUE = Gauge("coordinator_lane_timer_overdue_seconds", "How long the first of them is overdue.", ["lane"])
-WARNED_EVERY_S = 60.0
+PAUSE_S_MAX = 60.0
 FIRST_PAUSE_S = 10.0
 _PAGE: Final = 100
 """How many parked commands are read at once: a body may have a MiB."""
@@ -91,7 +91,7 @@ class _LeftWork:
         if now_id is None or left.is_paused or now_s < self._due_s:
             return False
         self._due_s = now_s + self._pause_s
-        self._pause_s = min(2 * self._pause_s, WARNED_EVERY_S)
+        self._pause_s = min(2 * self._pause_s, PAUSE_S_MAX)
         return True
 
 

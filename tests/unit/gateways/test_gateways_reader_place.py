@@ -1,39 +1,25 @@
 """The metric that shows how far a lane has come where a gateway reads."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+import asyncio
 
 import pytest
 from prometheus_client import REGISTRY
 
-from coordinator.client.database import close_database, open_database
+from coordinator.client import database as reads
 from coordinator.client.recency import ReadDatabase
 from coordinator.http.database_checks import database_checks
 from coordinator.http.database_part import HAS_MOVED
-from coordinator.migrations.migrate import migrate
-from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LEASE_TABLE, metadata
 from coordinator.stores.moves import LaneMove, encode_move
 from tests.support.databases import sql_engine
-from tests.support.ledger import LEDGER
 from tests.support.store_contract import NOW
+from tests.unit.test_lane_is_here import database, url
+
+__all__ = ("database", "url")
 
 table = metadata.tables[LEASE_TABLE]
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path}/ledger.db"
-    migrate(LEDGER, DatabaseSettings(database_url=url))
-    return url
-
-
-@pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    opened = open_database(url)
-    yield opened
-    await close_database(opened)
 
 
 def shown(server: str) -> float | None:
@@ -69,3 +55,17 @@ async def test_a_server_beside_a_primary_is_shown_as_a_replica(url: str, databas
     check, _ = database_checks(ReadDatabase(lane="ledger", database=database, primary=database), database, ())
     assert await check.problem() is None
     assert shown("replica") == 3
+
+
+async def test_a_database_that_stops_answering_before_it_says_how_far_it_is_is_down(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hangs(source: ReadDatabase) -> tuple[str, int]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(reads, "READ_TIMEOUT_MS", 20)
+    monkeypatch.setattr(ReadDatabase, "look", hangs)
+    (check,) = database_checks(ReadDatabase(lane="ledger", database=database), None, ())
+    with pytest.raises(DatabaseUnavailable):
+        await check.problem()
