@@ -32,8 +32,8 @@ ROWS = Gauge("coordinator_lane_outbox_rows", "Emitted commands that the broker h
 AGE = Gauge("coordinator_lane_outbox_age_seconds", "How long the oldest of them has waited.", ["lane", "target"])
 TIMERS = Gauge("coordinator_lane_timers", "Commands that wait for their time.", ["lane"])
 OVERDUE = Gauge("coordinator_lane_timer_overdue_seconds", "How long the first of them is overdue.", ["lane"])
-PAUSE_S_MAX = 60.0
-FIRST_PAUSE_S = 10.0
+_PAUSE_S_MAX: Final = 60.0
+_FIRST_PAUSE_S: Final = 10.0
 _PAGE: Final = 100
 """How many parked commands are read at once: a body may have a MiB."""
 
@@ -86,12 +86,12 @@ class _LeftWork:
         """Whether to wake the lane for it now; `now_id` is None where there is none. Never while the lane is paused."""
         before, self._id = self._id, now_id
         if before != now_id:
-            self._due_s, self._pause_s = now_s, FIRST_PAUSE_S
+            self._due_s, self._pause_s = now_s, _FIRST_PAUSE_S
             return False
         if now_id is None or left.is_paused or now_s < self._due_s:
             return False
         self._due_s = now_s + self._pause_s
-        self._pause_s = min(2 * self._pause_s, PAUSE_S_MAX)
+        self._pause_s = min(2 * self._pause_s, _PAUSE_S_MAX)
         return True
 
 
