@@ -50,10 +50,16 @@ clean: ## remove the data of `make run` and `make monolith`, and the caches
 	@if [ -x $(BIN)/coordinator ]; then $(BIN)/coordinator dev --clean; else rm -rf .dev; fi
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-lint: $(STAMP) ## ruff and mypy --strict, over the tests too
+# What the tree says of itself: layers, public names, limits that are tried, documents that are true.
+GUARDS := $(addprefix tests/unit/, \
+	test_architecture.py test_documentation.py test_documents.py test_guarantees.py test_hostile_limits.py \
+	test_http_documentation.py test_kinds.py test_named_paths.py test_public_face.py test_telemetry_documentation.py)
+
+lint: $(STAMP) ## ruff, mypy --strict, and the tests that only read the tree
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/pytest --quiet --numprocesses 2 $(GUARDS)
 
 format: $(STAMP) ## let ruff format and mend what it can
 	@$(BIN)/ruff check --fix .
