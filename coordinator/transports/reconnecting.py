@@ -16,7 +16,9 @@ from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 REPEATED_LINE_S = 60.0
 """How often an outage that lasts is logged again."""
 LOST_LINE_S = 1.0
-"""How often the loss of a connection is logged, if it comes and goes for the same reason."""
+"""How often the loss of a connection that had been of use is logged, if the reason is the same."""
+STEADY_S = 5.0
+"""A connection that is lost sooner was of no use: its broker takes it, and refuses what it is for."""
 
 _REASONS_MAX = 10
 
@@ -27,7 +29,7 @@ class Reconnecting:
     """Keeps one connection up for as long as its process runs.
 
     However an attempt ends, the next one follows after a pause. The pause grows from about AMQP_RECONNECT_DELAY_S to
-    AMQP_RECONNECT_DELAY_S_MAX, and starts over once connected. Only two errors end it: a defect, and a
+    AMQP_RECONNECT_DELAY_S_MAX, and starts over after a connection that lasted. Only two errors end it: a defect, and a
     ConfigurationError before the first connection. A later ConfigurationError is an outage like others: the broker may
     be restored, or a right be given back, and to end the process would not help.
     """
@@ -43,6 +45,7 @@ class Reconnecting:
         self._default = default and default + where_set("AMQP_URL", "BROKER_URL")
         """What a process that looks for its broker in the wrong place is told."""
         self._failures = 0
+        self._up_since_s: float | None = None
         self._is_logged = False
         self._logged_at: dict[str, float] = {}
         self.connected = asyncio.Event()
@@ -64,9 +67,11 @@ class Reconnecting:
                     raise
                 reason = error
             finally:
-                was_up = self.connected.is_set()
-                self.connected.clear()
-            self._log_loss(f"{reason}{'' if self._was_connected else self._default}", was_up=was_up)
+                up_s = self._end()
+            if up_s is not None and up_s >= STEADY_S:
+                self._failures = 0
+                self._delay_s = self._settings.reconnect_delay_s
+            self._log_loss(f"{reason}{'' if self._was_connected else self._default}", up_s)
             # Processes must not all connect at once when a broker comes back.
             await asyncio.sleep(self._delay_s * (0.5 + 0.5 * self._chance()))
             self._delay_s = min(self._delay_s * 2, max(self._delay_s, self._settings.reconnect_delay_s_max))
@@ -76,24 +81,29 @@ class Reconnecting:
         if self._is_logged:
             self._is_logged = False
             log.info("broker_connected", connection=self._name, failures=self._failures)
-        self._failures = 0
         self._was_connected = True
-        self._delay_s = self._settings.reconnect_delay_s
+        self._up_since_s = time.monotonic()
         self.connected.set()
 
-    def _log_loss(self, reason: str, *, was_up: bool) -> None:
-        """Log a change at once, and a lasting state once a minute."""
+    def _end(self) -> float | None:
+        """It is not connected any more: how long it was; None: it was not."""
+        since_s, self._up_since_s = self._up_since_s, None
+        self.connected.clear()
+        return None if since_s is None else time.monotonic() - since_s
+
+    def _log_loss(self, reason: str, up_s: float | None) -> None:
+        """Log a change at once, and a lasting state once a minute. `up_s` is how long it was connected; None: never."""
         self.reason = reason
         self._failures += 1
         now = time.monotonic()
-        if now - self._logged_at.get(reason, -math.inf) < (LOST_LINE_S if was_up else REPEATED_LINE_S):
+        if now - self._logged_at.get(reason, -math.inf) < (REPEATED_LINE_S if (up_s or 0) < STEADY_S else LOST_LINE_S):
             return
         if len(self._logged_at) >= _REASONS_MAX:
             del self._logged_at[next(iter(self._logged_at))]
         self._logged_at[reason] = now
         self._is_logged = True
         about = {"connection": self._name, "error": reason, "failures": self._failures}
-        if was_up:
+        if up_s is not None:
             log.warning("broker_connection_lost", **about)
         else:
             log.warning("broker_unavailable", what_to_do=_what_to_check(), **about)

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
-from coordinator.transports.reconnecting import Reconnecting
+from coordinator.transports.reconnecting import STEADY_S, Reconnecting
 
 SETTINGS = BrokerSettings(url="amqp://broker", reconnect_delay_s=0.25, reconnect_delay_s_max=1.0)
 
@@ -19,13 +19,15 @@ class Stop(Exception):
 
 
 class Attempts:
-    """Attempts that end as they are told; time passes only in the pauses between them."""
+    """Attempts that end as they are told; time passes in the pauses between them, and while one is connected."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, *ends: Exception | Callable[[Reconnecting], BrokerUnavailable]
     ) -> None:
         self.connection = Reconnecting("test", SETTINGS, lambda: 1.0)
         self.pauses_s: list[float] = []
+        self.up_s = 2 * STEADY_S
+        """How long an attempt that connects lasts."""
         self._now = 0.0
         self._ends = list(ends)
         monkeypatch.setattr(asyncio, "sleep", self._sleep)
@@ -41,7 +43,9 @@ class Attempts:
         end = self._ends.pop(0)
         if isinstance(end, Exception):
             raise end
-        return end(self.connection)
+        reason = end(self.connection)
+        self._now += self.up_s
+        return reason
 
     async def run(self, error: type[Exception] = Stop) -> None:
         with pytest.raises(error):
@@ -61,6 +65,22 @@ async def test_pauses_grow_to_their_limit_and_begin_anew_once_connected(monkeypa
     assert attempts.pauses_s == [0.25, 0.5, 1.0, 1.0, 0.25, 0.5]
     assert not attempts.connection.connected.is_set()
     assert attempts.connection.reason == "refused"
+
+
+async def test_a_connection_that_is_lost_at_once_again_and_again_is_one_line_a_minute_after_growing_pauses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A broker may take connections and refuse what they are for, as while a queue of a cluster has no leader."""
+    attempts = Attempts(monkeypatch, *[was_up] * 122)
+    attempts.up_s = STEADY_S / 100
+    with capture_logs() as lines:
+        await attempts.run()
+    assert attempts.pauses_s[:4] == [0.25, 0.5, 1.0, 1.0]
+    lost = [line["failures"] for line in lines if line["event"] == "broker_connection_lost"]
+    assert len(lost) == 3, "two minutes"
+    assert lost == sorted(lost)
+    assert lost[-1] > 100
+    assert len(lines) == 2 * 3, "that it is connected again is said of a loss that was said"
 
 
 async def test_half_of_a_pause_is_chance(monkeypatch: pytest.MonkeyPatch) -> None:
