@@ -68,6 +68,20 @@ MUTANTS = (
         faults=6,
     ),
     ChaosMutant(
+        name="answered-ahead-of-the-cache",
+        why="where the cache cannot be refreshed, outcomes do not wait until its entries are believed no more",
+        edits=(
+            Edit(
+                "coordinator/cache/lease.py",
+                "        return max(0.0, until_s - now_s)\n",
+                "        return min(0.0, until_s - now_s)\n",
+            ),
+        ),
+        kinds=(Kind.STALL_CACHE,),
+        says=("after an outcome had told of",),
+        faults=6,
+    ),
+    ChaosMutant(
         name="batch-dropped-at-an-outage",
         why="what was under way when the database went away is acknowledged and forgotten",
         edits=(

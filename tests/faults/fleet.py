@@ -30,7 +30,7 @@ from coordinator.transports.rabbitmq.rights import OPERATOR
 from coordinator.transports.redis.rights import redis_accounts
 from tests.faults.clusters import Clusters, running_clusters
 from tests.faults.disk import SmallDisk, small_disk
-from tests.faults.plan import LANES, REPLICATED
+from tests.faults.plan import CACHED, LANES, REPLICATED
 from tests.faults.proxies import Proxies
 from tests.faults.tables import Tables
 from tests.support.accounts import account_of, as_account, believed, names_of_tests, own_settings
@@ -90,6 +90,7 @@ class Slot(Struct):
     member: Member
     database: Proxies
     broker: Proxies
+    cache: Proxies | None = None
 
 
 class Fleet:
@@ -157,7 +158,7 @@ class Fleet:
 
     def environment(self) -> Environment:
         """The addresses of all servers, as an operator has them."""
-        return self._clustered(self.servers.environment())
+        return self._clustered(self.servers.environment() | {"REDIS_URL": self.servers.redis.url})
 
     def _clustered(self, settings: Environment) -> Environment:
         """With both servers where a database has a standby."""
@@ -201,10 +202,13 @@ class Fleet:
                 module = ["coordinator", "run", lane, "--metrics-port", str(port)]
                 reached = environment | {url_setting: database.through(environment[url_setting])}
                 own = own_settings(module, reached) | self._broker_setting(module, broker)
+                cache = await Proxies.before([self.servers.redis.port], stack) if lane == CACHED else None
+                if cache is not None:
+                    own["REDIS_URL"] = cache.through(own["REDIS_URL"])
                 if self.clusters is not None and lane == REPLICATED:
                     own["LANE_REQUIRE_SYNC_STANDBY"] = "true"
                 member = Member(f"coordinator-{lane}-{name}", module, port, own, self.directory)
-                self.slots[lane].append(Slot(member, database, broker))
+                self.slots[lane].append(Slot(member, database, broker, cache))
             for name in SLOTS:
                 port = free_port()
                 module = ["gateways", lane, "--port", str(port)]

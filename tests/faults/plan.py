@@ -33,6 +33,9 @@ class Kind(StrEnum):
     FREEZE_DISK = "the broker's filesystem frozen: it cannot write or sync"
     PAUSE_BROKER = "broker stalled: pulses of SIGSTOP and SIGCONT"
     PAUSE_DATABASE = "database stalled: SIGSTOP, SIGCONT"
+    KILL_CACHE = "SIGKILL of the cache"
+    PAUSE_CACHE = "cache stalled: SIGSTOP, SIGCONT"
+    STALL_CACHE = "the active coordinator's connections to the cache stalled"
     KILL_GATEWAY = "SIGKILL of a gateway with requests in flight"
     KILL_LEADER_NODE = "SIGKILL of the node that leads a lane's queue"
     KILL_FOLLOWER_NODE = "SIGKILL of a node that follows"
@@ -71,6 +74,9 @@ _WEIGHTS = {
     Kind.FREEZE_DISK: 4,
     Kind.PAUSE_BROKER: 4,
     Kind.PAUSE_DATABASE: 6,
+    Kind.KILL_CACHE: 4,
+    Kind.PAUSE_CACHE: 4,
+    Kind.STALL_CACHE: 6,
     Kind.KILL_GATEWAY: 6,
     Kind.KILL_LEADER_NODE: 14,
     Kind.KILL_FOLLOWER_NODE: 7,
@@ -99,6 +105,9 @@ OF_REPLICAS = frozenset({Kind.FAIL_OVER, Kind.FAIL_OVER_BEHIND, Kind.FAIL_OVER_A
 """They strike the primary of a database, or its standby."""
 REPLICATED = "users"
 """The lane whose database has a standby where there are clusters."""
+OF_THE_CACHE = frozenset({Kind.KILL_CACHE, Kind.PAUSE_CACHE, Kind.STALL_CACHE})
+CACHED = "items"
+"""The lane that has a cache."""
 OF_CLUSTERS = OF_NODES | OF_REPLICAS
 """They need more than one server for one purpose."""
 OF_THE_BROKER = OF_THE_FILESYSTEM | OF_NODES | {Kind.KILL_BROKER, Kind.ALARM, Kind.DISK_ALARM, Kind.PAUSE_BROKER}
@@ -175,4 +184,6 @@ def plan(seed: int, count: int, without: Collection[Kind] = (), choice: Choice =
 def _lane_of(kind: Kind, choice: Choice, chance: random.Random) -> str | None:
     if kind in OF_THE_BROKER:
         return None
+    if kind in OF_THE_CACHE:
+        return CACHED
     return REPLICATED if kind in OF_REPLICAS else choice.lane or chance.choice(LANES)

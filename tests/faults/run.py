@@ -13,15 +13,16 @@ from msgspec import Struct
 
 from coordinator.lane.control import Marker
 from coordinator.transports.brokered_writes import CONNECT_TIMEOUT_S
+from tests.faults.cached_reads import CachedReads, SeenItem, check_reads
 from tests.faults.clients import Client, DirectPublisher, HttpClient, TrustingPublisher, keep_issuing
 from tests.faults.emitted import check_effects
 from tests.faults.expected_rows import check_rows
 from tests.faults.fleet import Fleet, running_fleet
-from tests.faults.plan import ANYTHING, LANES, OF_CLUSTERS, OF_RABBITMQ, OF_THE_FILESYSTEM, Choice, Kind, plan
+from tests.faults.plan import ANYTHING, CACHED, LANES, OF_CLUSTERS, OF_RABBITMQ, OF_THE_FILESYSTEM, Choice, Kind, plan
 from tests.faults.states import Struck, table_of
 from tests.faults.strangers import Stranger, check_letters, check_strangers, logged, said_to
 from tests.faults.strikes import Strikes, striking
-from tests.faults.workload import workloads
+from tests.faults.workload import ItemsWorkload, workloads
 from tests.support.callers import HEADERS
 from tests.support.checker import ClientRecord, check
 
@@ -34,6 +35,8 @@ PATIENCE_S = 60.0
 """How long clients wait for their answers at the end, and then the tables for what was confirmed."""
 TAKEOVER_P99_S = 2.0
 WITH_EFFECT = 0.5
+READS_WITH_HITS = 500
+"""Of so many reads of items the cache has answered some, or it is not there."""
 
 
 class Report(Struct):
@@ -50,6 +53,7 @@ class Report(Struct):
     hindered_s: list[float]
     violations: list[str]
     seconds: float
+    reads: dict[str, int] = {}
     logs: Path | None = None
     """What the processes wrote, if anything was violated."""
 
@@ -85,7 +89,11 @@ async def run_chaos(
             Stranger(lane, fleet.client_broker_url, random.Random(f"{seed} stranger {lane}")) for lane in LANES
         ]
         strangers = [] if is_on_redis else strangers
-        loads = workloads(WITH_EFFECT)
+        items = ItemsWorkload()
+        loads = workloads(items, WITH_EFFECT)
+        reading = await stack.enter_async_context(aiohttp.ClientSession(headers=HEADERS))
+        urls = [member.url for member in fleet.gateways[CACHED]]
+        reads = CachedReads(reading, urls, items, random.Random(f"{seed} reads"))
         stop = asyncio.Event()
         issuing = [
             asyncio.create_task(
@@ -96,6 +104,7 @@ async def run_chaos(
             for place in range(client.window)
         ]
         issuing += [asyncio.create_task(stranger.keep_saying(stop)) for stranger in strangers]
+        issuing.append(asyncio.create_task(reads.keep_reading(stop)))
         try:
             await asyncio.sleep(WARM_UP_S)
             without = OF_THE_FILESYSTEM if fleet.disk is None else frozenset[Kind]()
@@ -112,8 +121,12 @@ async def run_chaos(
             await asyncio.gather(*issuing, return_exceptions=True)
         violations = [f"a client broke: {task.exception()!r}" for task in done if task.exception() is not None]
         violations += [f"{len(late)} clients had no answer in {patience_s:g} s"] if late else []
-        violations += strikes.violations + await _verdict(fleet, clients, strangers, patience_s)
+        hits = await reads.hits()
+        if not hits and len(reads.seen) >= READS_WITH_HITS:
+            violations.append(f"none of {len(reads.seen)} reads of an item was answered by the cache")
+        violations += strikes.violations + await _verdict(fleet, clients, strangers, reads.seen, patience_s)
         report = _report(strikes, clients, strangers, violations, sorted(without), monotonic() - began)
+        report.reads = {"items": len(reads.seen), "by the cache, since the gateways' last start": hits}
         if report.violations:
             report.logs = await asyncio.to_thread(fleet.keep_logs)
         return report
@@ -152,7 +165,11 @@ async def clients_of(fleet: Fleet, seed: int, stack: AsyncExitStack, *, trusting
 
 
 async def _verdict(
-    fleet: Fleet, clients: dict[str, list[Client]], strangers: Sequence[Stranger], patience_s: float
+    fleet: Fleet,
+    clients: dict[str, list[Client]],
+    strangers: Sequence[Stranger],
+    seen: Sequence[SeenItem],
+    patience_s: float,
 ) -> list[str]:
     """Stop the system, then read its tables."""
     violations = [oddity for each in clients.values() for client in each for oddity in client.oddities]
@@ -178,6 +195,7 @@ async def _verdict(
         ]
         own = [entry for entry in log if entry.command_id not in said and entry.type != Marker.type]
         violations += await asyncio.to_thread(check_rows, lane, records, own, tables)
+        violations += [f"{lane}: {each}" for each in check_reads(seen, records, own)] if lane == CACHED else []
     violations += await asyncio.to_thread(list, check_effects(fleet.tables["payments"], fleet.broker_server.url))
     return violations + await asyncio.to_thread(fleet.stop)
 
@@ -230,6 +248,7 @@ def shown(report: Report, seed: int, again: str) -> str:
     lines += [f"  left out, since it cannot be done here: {kind}" for kind in report.left_out]
     lines += ["commands: " + ", ".join(f"{lane} {count}" for lane, count in report.commands.items())]
     lines += ["of strangers: " + ", ".join(f"{lane} {count}" for lane, count in report.strangers.items())]
+    lines += ["reads: " + ", ".join(f"{name} {count}" for name, count in report.reads.items())]
     lines += ["outcomes: " + ", ".join(f"{status} {count}" for status, count in report.outcomes.items())]
     for name, values in (("takeover after SIGKILL", report.takeovers_s), ("with other faults", report.hindered_s)):
         if values:

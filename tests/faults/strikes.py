@@ -12,6 +12,7 @@ from time import monotonic
 
 import aiohttp
 
+from coordinator.dev.servers.server import Server
 from coordinator.runtime.clock import utc_now
 from tests.faults.broker import paused, strike_broker
 from tests.faults.fleet import Fleet, Member, Slot
@@ -32,7 +33,7 @@ CALM_TIMEOUT_S = 30.0
 COMMIT_TIMEOUT_S = 2.0
 SLOW_TAKEOVER_S = 1.0
 FIND_ATTEMPTS = 5
-OF_SERVERS = OF_THE_BROKER | OF_REPLICAS | {Kind.KILL_DATABASE, Kind.PAUSE_DATABASE}
+OF_SERVERS = OF_THE_BROKER | OF_REPLICAS | {Kind.KILL_CACHE, Kind.PAUSE_CACHE, Kind.KILL_DATABASE, Kind.PAUSE_DATABASE}
 _AT_COMMIT = {
     Kind.LOSE_COMMIT: AtCommit.LOSE_REQUEST,
     Kind.LOSE_COMMITTED: AtCommit.LOSE_ANSWER,
@@ -132,8 +133,10 @@ class Strikes:
                 return await strike_broker(self._fleet, fault)
         elif fault.kind in OF_REPLICAS:
             await self._strike_replicas(fault)
+        elif fault.kind in (Kind.KILL_CACHE, Kind.PAUSE_CACHE):
+            await self._strike_one("cache", self._fleet.servers.redis, fault)
         else:
-            await self._strike_database(fault)
+            await self._strike_one(self._lane(fault), self._fleet.databases[self._lane(fault)], fault)
         return True
 
     async def _strike_active(self, fault: Fault, lease: LeaseRow, active: Slot) -> bool:
@@ -159,10 +162,12 @@ class Strikes:
                 await asyncio.to_thread(active.member.process.resume)
             case Kind.CUT_DATABASE:
                 active.database.cut()
-            case Kind.STALL_DATABASE:
-                active.database.stall()
+            case Kind.STALL_DATABASE | Kind.STALL_CACHE:
+                stalled = active.database if fault.kind is Kind.STALL_DATABASE else active.cache
+                assert stalled is not None
+                stalled.stall()
                 await asyncio.sleep(fault.lasts_s)
-                self._end_stall(active.database, fault)
+                self._end_stall(stalled, fault)
             case Kind.CUT_BROKER:
                 (active.broker if fault.pick % 2 else self._fleet.clients_broker).cut()
             case Kind.STALL_BROKER:
@@ -250,11 +255,10 @@ class Strikes:
             except TimeoutError as error:
                 self.violations.append(f"{error}: #{fault.number} {fault.kind}")
 
-    async def _strike_database(self, fault: Fault) -> None:
-        async with self._servers[self._lane(fault)]:
-            server = self._fleet.databases[self._lane(fault)]
+    async def _strike_one(self, name: str, server: Server, fault: Fault) -> None:
+        async with self._servers[name]:
             await self._note(fault)
-            if fault.kind is Kind.PAUSE_DATABASE:
+            if fault.kind in (Kind.PAUSE_DATABASE, Kind.PAUSE_CACHE):
                 await paused(server, fault.lasts_s)
                 return
             await asyncio.to_thread(server.kill)

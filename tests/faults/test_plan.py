@@ -4,9 +4,11 @@ import pytest
 
 from tests.faults.__main__ import repeating
 from tests.faults.plan import (
+    CACHED,
     LANES,
     OF_REPLICAS,
     OF_THE_BROKER,
+    OF_THE_CACHE,
     OF_THE_FILESYSTEM,
     REPLICATED,
     Choice,
@@ -51,6 +53,12 @@ def test_a_primary_and_its_standby_are_of_the_lane_that_has_them() -> None:
     faults = plan(7, COUNT, choice=Choice(only=OF_REPLICAS, lane="items"))
     assert {fault.kind for fault in faults} == OF_REPLICAS
     assert {fault.lane for fault in faults} == {REPLICATED}
+
+
+def test_a_cache_is_of_the_lane_that_has_one() -> None:
+    faults = plan(7, COUNT, choice=Choice(only=OF_THE_CACHE, lane="users"))
+    assert {fault.kind for fault in faults} == OF_THE_CACHE
+    assert {fault.lane for fault in faults} == {CACHED}
 
 
 def test_each_kind_has_a_name_on_the_command_line() -> None:

@@ -53,6 +53,8 @@ class ItemsWorkload:
 
     def __init__(self) -> None:
         self._reserved: list[Reservation] = []
+        self.told: dict[int, int] = {}
+        """The sequence of the last change of each item of which an outcome has told."""
 
     def next_command(self, chance: random.Random) -> Command:
         kind = chance.random()
@@ -64,8 +66,13 @@ class ItemsWorkload:
         return ReserveItem(id=chance.randint(1, HOT_ROWS), quantity=chance.randint(1, 3))
 
     def learn(self, record: ClientRecord) -> None:
-        if record.type == ReserveItem.type and record.outcome is not None and record.outcome.status == "applied":
+        if record.outcome is None or record.outcome.status != "applied":
+            return
+        if record.type == ReserveItem.type:
             self._reserved.append(msgspec.json.decode(record.outcome.result, type=Reservation))
+        if record.type in (ReserveItem.type, ReleaseItem.type):
+            item_id = json.loads(record.arguments)["id"]
+            self.told[item_id] = max(self.told.get(item_id, 0), record.outcome.sequence or 0)
 
 
 class PaymentsWorkload:
@@ -84,9 +91,9 @@ class PaymentsWorkload:
         pass
 
 
-def workloads(with_effect: float = 0.0) -> dict[str, Workload]:
+def workloads(items: ItemsWorkload | None = None, with_effect: float = 0.0) -> dict[str, Workload]:
     """By lane. `with_effect`: the share of the payments of which the provider is to be asked."""
-    return {"users": UsersWorkload(), "items": ItemsWorkload(), "payments": PaymentsWorkload(with_effect)}
+    return {"users": UsersWorkload(), "items": items or ItemsWorkload(), "payments": PaymentsWorkload(with_effect)}
 
 
 def route_of(command: Command) -> tuple[str, str, object]:
