@@ -13,6 +13,7 @@ import pika
 import pytest
 
 from coordinator.operate.open import lane_admin
+from coordinator.operate.output import now
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.stores.admin import LetterQuery
 from coordinator.stores.audit import ActQuery
@@ -145,6 +146,21 @@ async def test_a_lane_is_followed_paused_and_taken_over(
         await page.open(f"{system.urls['operations']}/#/commands/{uuid4()}")
         where = "document.querySelector('[data-answer=where]').textContent"
         await page.until(f"{where}.startsWith('not settled yet: in the queue of lane {LANE}')")
+
+
+async def test_what_is_found_is_looked_at_again_until_nothing_keeps_it(system: System, tmp_path: Path) -> None:
+    """Somebody who waits for the mend sees it come."""
+    chromium()
+    system.start(LANE)
+    system.start_operations(LANE)
+    await create(system, 1)
+    system.operate(LANE, lambda admin: admin.pause("the stock is counted", now()))
+    async with opened(system, tmp_path) as (_, page):
+        await page.open(f"{system.urls['operations']}/#/find?what=users/1")
+        await page.until("document.querySelector('[data-answer=why]').textContent.includes('lane users is paused')")
+        system.operate(LANE, lambda admin: admin.resume(now()))
+        await page.until("!document.querySelector('[data-answer=why]')")
+        assert await page.ask("document.querySelector('[data-answer=where]').textContent")
 
 
 async def test_letters_are_edited_replayed_in_steps_and_discarded(

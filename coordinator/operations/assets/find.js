@@ -49,8 +49,8 @@ export function findPage(main, { query }) {
   return () => { isGone = true; clearTimeout(timer); };
 }
 
-const isUnderWay = (found) => found.away.length > 0 || found.nothing !== null || found.commands.some((each) => each.is_stuck) ||
-  found.rows.some((each) => each.is_stuck) || found.sagas.some((each) => !each.ended_at || each.is_stuck);
+const isUnderWay = (found) => found.away.length > 0 || found.nothing !== null || found.commands.some((each) => each.is_stuck || each.stops.at(-1).kind !== "settled") ||
+  found.rows.some((each) => each.why) || found.sagas.some((each) => !each.ended_at || each.is_stuck);
 
 function all(found) {
   return [
