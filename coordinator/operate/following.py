@@ -197,21 +197,26 @@ def _on_its_way(stop: Stop, sender: LaneCondition, conditions: Conditions) -> St
     receiving = conditions.get(stop.target or "")
     if stop.kind == "outbox" and sender.is_local and receiving is not None and receiving.is_local:
         return _handed_over(stop, receiving)
-    is_refused = stop.kind == "outbox" and receiving is not None and receiving.full is not None
-    # What a lane has emitted already leaves it, whatever it settles now.
-    if sender.state in KEPT and not (is_refused and sender.state == "stuck"):
-        return _kept(stop, sender)
-    if is_refused and receiving is not None:
-        lane = receiving.lane
-        behind = "" if receiving.why is None else f"; lane {lane} is {receiving.state}: {receiving.why}"
-        return msgspec.structs.replace(
-            stop,
-            why=f"the queue of lane {lane} takes nothing more: {receiving.full}{behind}",
-            todo=lane_todo(receiving) or f"have lane {lane} work off its queue, or give it more room",
-        )
+    if stop.kind == "outbox" and receiving is not None and receiving.full is not None:
+        # What a lane has emitted already leaves it, whatever it settles now: what it does itself comes second.
+        return _also_kept(_refused(stop, receiving), sender)
+    if sender.state in KEPT:
+        why, todo = also_kept(lane_why(sender), lane_todo(sender), receiving)
+        return msgspec.structs.replace(stop, why=why, todo=todo)
     is_late = stop.kind == "outbox" and stop.at is not None and (now() - stop.at).total_seconds() >= STUCK_S
     # In one process what is handed over stays in the outbox until it is settled, or carried out.
     return _tried_again(stop, receiving) if is_late and not sender.is_local else stop
+
+
+def _refused(stop: Stop, receiving: LaneCondition) -> Stop:
+    """What the queue of another lane has no room for, and why that is not worked off."""
+    lane = receiving.lane
+    behind = "" if receiving.why is None else f"; lane {lane} is {receiving.state}: {receiving.why}"
+    return msgspec.structs.replace(
+        stop,
+        why=f"the queue of lane {lane} takes nothing more: {receiving.full}{behind}",
+        todo=lane_todo(receiving) or f"have lane {lane} work off its queue, or give it more room",
+    )
 
 
 def _tried_again(stop: Stop, receiving: LaneCondition | None) -> Stop:

@@ -7,7 +7,7 @@ from typing import Any, Final, get_type_hints
 import msgspec
 
 from coordinator.operate.conditions import LaneCondition
-from coordinator.operate.kept_lanes import KEPT, kept_words
+from coordinator.operate.kept_lanes import KEPT, also_kept, kept_words, lane_why
 from coordinator.operate.output import now
 from coordinator.operate.places import Stop
 from coordinator.service.rows import Row
@@ -63,6 +63,9 @@ def standing_of(
             f"the verdict on it: {_resumed(service, row, last, even_if_running=True)}. "
             "After a restored backup: coordinator continue"
         )
+    if why is not None and (own := conditions.get(service.lane)) is not None and lane_why(own) not in why:
+        # Its own lane takes the answer.
+        why, todo = also_kept(why, todo, own)
     direction = "undoing step" if last.direction == "undo" else "step"
     waits = f"{direction} {last.name} ({last.command_type}) waits"
     where = f"{what} is {row.status}: {waits}. {stop.text[:1].upper()}{stop.text[1:]}"

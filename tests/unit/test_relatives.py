@@ -301,11 +301,28 @@ def test_an_entry_of_an_outbox_says_what_keeps_it_there() -> None:
     )
     kept = held_up(stop, {"users": condition(), "items": full})
     assert "the queue of lane items takes nothing more: its queue is full; lane items is stuck" in (kept.why or "")
-    # Its own lane may have settled nothing in the moment of one look.
-    stuck = condition(state="stuck", why="1 waits, and nothing is settled")
-    assert held_up(stop, {"users": stuck, "items": full}).why == kept.why
-    assert held_up(stop, {"users": stuck}).why == "lane users is stuck: 1 waits, and nothing is settled"
     assert "/readyz" in (kept.todo or "")
+    stuck = condition(state="stuck", why="1 waits, and nothing is settled")
+    assert held_up(stop, {"users": stuck}).why == "lane users is stuck: 1 waits, and nothing is settled"
+
+
+def test_an_entry_of_an_outbox_names_its_lane_and_that_for_which_it_is_where_both_keep_it() -> None:
+    """Whoever mends what is named finds nothing that he was not told of."""
+    stop = Stop(kind="outbox", lane="users", text="here", target="items")
+    paused = condition(state="paused", why="a release")
+    suspended = condition(lane="items", state="suspended", why="no space", cause="database")
+    held = held_up(stop, {"users": paused, "items": suspended})
+    assert held.why == "lane users is paused: a release; lane items is suspended: no space"
+    assert held.todo is not None
+    assert held.todo.startswith("once the reason is over: coordinator resume users; and for lane items: ")
+    # A full queue comes first: what is emitted leaves its lane whatever that settles.
+    full = replace(suspended, full="its queue is full")
+    held = held_up(stop, {"users": paused, "items": full})
+    assert held.why == (
+        "the queue of lane items takes nothing more: its queue is full; lane items is suspended: no space; "
+        "lane users is paused: a release"
+    )
+    assert (held.todo or "").endswith("; and for lane users: once the reason is over: coordinator resume users")
 
 
 @pytest.mark.parametrize("kind", ["parked", "dead_letter"])

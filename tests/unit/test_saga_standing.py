@@ -225,6 +225,21 @@ def test_what_keeps_the_answer_of_a_step_that_failed_is_named_before_its_letter(
     assert (found().why or "").startswith("nobody has it: lane users is idle")
 
 
+def test_a_saga_names_its_own_lane_too_where_that_takes_no_answer_now() -> None:
+    """Once the provider is back, it would go on no further."""
+    row, step = waits_for_a_payment(now())
+    stop = Stop(kind="outside", lane="payments", text="here", why="the provider does not answer", todo="look at it")
+    service = registry().service("users")
+    paused = LaneCondition(lane="users", state="paused", why="a release", waiting=0)
+    said = standing_of("purchase", row, [step], [stop], service, {"users": paused})
+    assert said["why"] == "the provider does not answer; lane users is paused: a release"
+    assert said["todo"] == "look at it; and for lane users: once the reason is over: coordinator resume users"
+    # Once: its answer waits there.
+    waits = msgspec.structs.replace(stop, lane="users", why="lane users is paused: a release", todo="resume it")
+    said = standing_of("purchase", row, [step], [waits], service, {"users": paused})
+    assert (said["why"], said["todo"]) == (waits.why, waits.todo)
+
+
 @pytest.mark.parametrize(
     "fields", [{"waiting": 1}, {"waiting": None}, {"state": "running"}, {"state": "unknown", "why": UNASKED}]
 )
