@@ -175,6 +175,21 @@ def test_the_holder_is_the_process_that_runs_the_lane_before_its_first_command(
     assert (status.holder, status.taken_at is None) == (holder, suspended is None)
 
 
+async def test_a_process_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that was stopped: the system accepts what is sent to it."""
+    monkeypatch.setattr("coordinator.transports.inprocess.operators_socket.ANSWERED_WITHIN_S", 0.05)
+    monkeypatch.setattr("coordinator.transports.inprocess.operators_socket.TAKEN_WITHIN_S", 0.05)
+    path = socket_beside(tmp_path / "ledger.sqlite")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        async with asyncio.timeout(WITHIN_S), SocketWrites(path) as writes:
+            with pytest.raises(BrokerUnavailable, match="the process that runs lane ledger does not answer"):
+                await writes.at_hand("ledger")
+            with pytest.raises(OutcomeUnknown, match="does not answer: the command may be applied"):
+                await writes.issue("ledger", command("ledger.deposit", b"{}"), 0.0)
+
+
 async def test_an_operator_learns_that_nothing_can_be_made_safe(tmp_path: Path) -> None:
     database = tmp_path / "ledger.sqlite"
     create_schema(str(database), LEDGER)

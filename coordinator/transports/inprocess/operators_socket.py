@@ -38,6 +38,10 @@ _LENGTH_BYTES: Final = 4
 _PATH_BYTES: Final = 107 if sys.platform == "linux" else 103
 _MESSAGE_BYTES_MAX: Final = 64 << 20
 _BACKLOG: Final = 64
+ANSWERED_WITHIN_S: Final = 2.0
+"""How long a process is asked how a lane does. It says at once what it knows."""
+TAKEN_WITHIN_S: Final = 10.0
+"""How long a process may take to have an order safe, beyond the time that its issuer waits for the outcome."""
 _CLOSED_WITHIN_S: Final = 1.0
 _TURNS: Final = 4
 """Of its loop, in which asyncio hands over what it has accepted, and closes it."""
@@ -275,14 +279,27 @@ class SocketWrites:
         await self._stack.aclose()
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
-        answer = await self._ask(lambda number: _Issue(number, lane, message, wait_s))
+        try:
+            async with asyncio.timeout(None if wait_s is None else wait_s + TAKEN_WITHIN_S):
+                answer = await self._ask(lambda number: _Issue(number, lane, message, wait_s))
+        except TimeoutError:
+            raise OutcomeUnknown(
+                f"the process that listens at {self._path} does not answer: the command may be applied, and the same "
+                "again is safe"
+            ) from None
         if isinstance(answer, _Settled):
             return answer.outcome
         raise _error_of(answer, message.command_id or "")
 
     async def at_hand(self, lane: str) -> AtHand:
         """What the process knows of a lane. Raises BrokerUnavailable."""
-        answer = await self._ask(lambda number: _Count(number, lane))
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN_S):
+                answer = await self._ask(lambda number: _Count(number, lane))
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"the process that runs lane {lane} does not answer at {self._path} (for {ANSWERED_WITHIN_S:g} s)"
+            ) from None
         if isinstance(answer, _Counted):
             known = answer.commands, answer.suspended, answer.unwritable, answer.mark, answer.holder, answer.calls
             return AtHand(*known, next((each for each in get_args(SuspensionCause) if each == answer.cause), None))
