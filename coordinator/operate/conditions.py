@@ -32,8 +32,8 @@ class LaneCondition(Struct, frozen=True, kw_only=True):
 
     `unknown`: what would tell was not asked, or did not answer; `idle` is only what was seen to be so. `waiting` None:
     nobody could count. `cause` is the kind of what a suspended one waits for, where its coordinator says so. `full`
-    says whose commands its queue does not take. `can_be_asked`: its database answers. `is_local`: it runs in one
-    process without a broker.
+    says whose commands its queue does not take. `can_be_asked`: its database answers. `is_local`: one process runs it,
+    and no coordinator.
     """
 
     lane: str
@@ -52,7 +52,7 @@ def state_of(
 ) -> tuple[str, str | None]:
     """What a lane does, and why, in words. For `still_s` nothing has been settled while something waited.
 
-    `processes` are its own (`own_processes`). `is_local`: it runs in one process without a broker. What cannot be
+    `processes` are its own (`own_processes`). `is_local`: one process runs it, and no coordinator. What cannot be
     reached from here is no state of the lane.
     """
     own = [each for each in processes if not each.is_worker]
@@ -139,14 +139,15 @@ def _first(texts: Sequence[str]) -> str | None:
 def full_queues(statuses: Mapping[str, LaneStatus], local: Container[str]) -> dict[str, str]:
     """The lanes whose queues take no more, by the outboxes in which others' commands for them wait, in words.
 
-    RabbitMQ counts a queue's messages, and its room in bytes: that it is full shows by what it refuses. What goes to
-    `local` lanes, which have no broker, stays in the outbox until they have settled it.
+    RabbitMQ counts a queue's messages, and its room in bytes: that it is full shows by what it refuses. What goes from
+    one of the `local` lanes, which one process runs, to another one stays in the outbox until that has settled it.
     """
     found: dict[str, str] = {}
     for status in statuses.values():
         for each in status.outbox or ():
             target = statuses.get(each.target)
-            if target is None or each.target in local or not target.ready or _age_s(each.oldest_at) < STUCK_S:
+            is_handed_over = each.target in local and status.lane in local
+            if target is None or is_handed_over or not target.ready or _age_s(each.oldest_at) < STUCK_S:
                 continue
             found[each.target] = (
                 f"its queue is full for {counted(each.entries, 'command')} of lane {status.lane}, the first for "

@@ -205,7 +205,8 @@ def _on_its_way(stop: Stop, sender: LaneCondition, conditions: Conditions) -> St
         return msgspec.structs.replace(stop, why=why, todo=todo)
     is_late = stop.kind == "outbox" and stop.at is not None and (now() - stop.at).total_seconds() >= STUCK_S
     # In one process what is handed over stays in the outbox until it is settled, or carried out.
-    return _tried_again(stop, receiving) if is_late and not sender.is_local else stop
+    is_handed_over = sender.is_local and (receiving is None or receiving.is_local)
+    return _tried_again(stop, receiving) if is_late and not is_handed_over else stop
 
 
 def _refused(stop: Stop, receiving: LaneCondition) -> Stop:

@@ -27,7 +27,8 @@ def lane_todo(condition: LaneCondition) -> str | None:
         case "paused":
             return f"once the reason is over: coordinator resume {lane}"
         case "stuck" | "unknown" if condition.why and "no coordinator" in condition.why:
-            return f"start one, with its account: coordinator run {lane}"
+            itself = f"start the process that runs lane {lane}; where it runs, its /readyz says why it is cut off"
+            return itself if condition.is_local else f"start one, with its account: coordinator run {lane}"
         case "suspended":
             return suspended_todo(lane, condition.cause)
         case "unknown":

@@ -1,6 +1,6 @@
 """What lanes say of themselves: their databases, the broker, and what runs them without one."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from threading import Event
@@ -14,12 +14,12 @@ from coordinator.operate.broker import broker
 from coordinator.operate.effects_conditions import EffectsCondition, effects_in_process, unsaid_depth
 from coordinator.operate.forget_waiting import ForgetWatch, WaitingForget
 from coordinator.operate.move_status import MoveStatus, move_in
-from coordinator.operate.one_process import at_hand, socket_of
+from coordinator.operate.one_process import at_hand, process_of, socket_of
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
     now,
 )
-from coordinator.operate.queue_depth import EffectsDepth
+from coordinator.operate.queue_depth import EffectsDepth, QueueDepth
 from coordinator.operate.queue_members import QueueMembers, open_members
 from coordinator.operate.reasons import with_reason
 from coordinator.runtime.settings import BrokerSettings, load
@@ -55,7 +55,7 @@ class LaneStatus(Struct, kw_only=True):
     `ready` counts the messages in the queue that no coordinator holds: up to LANE_PREFETCH more are with the active
     one, and RabbitMQ does not tell a client how many. A paused lane keeps them: `ready` is the least that waits there.
     `held` were delivered to those of its coordinators that were asked; None: none was.
-    Of a lane in one process without a broker `ready` counts all that wait for it.
+    Of a lane in one process `ready` counts all that wait for it.
     `taken_at` is None where the holder runs the lane in its process, and no command has come yet.
     `rate` is commands settled per second while sampling. `lag_s` is how long `ready` will take at that rate; where
     nothing was settled meanwhile, how long nothing has been; None of a paused lane. `dead_letters` are rows of the
@@ -114,8 +114,8 @@ class LaneLooks:
         """Raises ConfigurationError."""
         self._lanes = tuple(lanes)
         self.depths: dict[str, EffectsDepth | UnsetType | None] = {}
-        """How many calls to the outside waited at the last look, by lane with a broker; None: its service makes none;
-        UNSET: the broker did not say."""
+        """How many calls to the outside waited at the last look, by lane that coordinators run; None: its service makes
+        none; UNSET: the broker did not say."""
         self._stacks = {lane: ExitStack() for lane in lanes}
         self._admins: dict[str, LaneAdmin] = {}
         self._forgets = {lane: ForgetWatch() for lane in lanes}
@@ -131,8 +131,10 @@ class LaneLooks:
         """The status of the lanes. What is away is in each one's `errors`. Raises ConfigurationError."""
         found = [LaneStatus(lane=lane, errors=[]) for lane in self._lanes]
         begun = {status.lane: (monotonic(), self._read_database(status)) for status in found}
-        in_one_process = [status for status in found if read_process(status)]
-        self.depths = _read_broker([status for status in found if status not in in_one_process])
+        in_one_process = {status.lane for status in found if read_process(status)}
+        brokered = [status for status in found if socket_of(status.lane) is None]
+        depths = _read_broker(brokered, in_one_process)
+        self.depths = {lane: depth for lane, depth in depths.items() if lane not in in_one_process}
         for status in found:
             at, is_there = begun[status.lane]
             is_sampled = is_there and sample_s > 0 and _sample(status, self._admin(status.lane), at, sample_s)
@@ -198,8 +200,8 @@ def take_state(status: LaneStatus, state: LaneState, admin: LaneAdmin) -> None:
 
 
 def read_process(status: LaneStatus) -> bool:
-    """What the process says that runs the lane without a broker. False: it is a lane with one."""
-    socket = socket_of(status.lane)
+    """What the process says that runs the lane beside its file. False: coordinators run it."""
+    socket = process_of(status.lane)
     if socket is None:
         return False
     try:
@@ -222,7 +224,7 @@ def read_process(status: LaneStatus) -> bool:
     return True
 
 
-def _read_broker(found: list[LaneStatus]) -> dict[str, EffectsDepth | UnsetType | None]:
+def _read_broker(found: list[LaneStatus], local: Container[str]) -> dict[str, EffectsDepth | UnsetType | None]:
     depths: dict[str, EffectsDepth | UnsetType | None] = {status.lane: unsaid_depth(status.lane) for status in found}
     if not found:
         return depths
@@ -234,7 +236,7 @@ def _read_broker(found: list[LaneStatus]) -> dict[str, EffectsDepth | UnsetType 
                 if depth is None:
                     status.errors.append(f"there is no queue of lane {status.lane}: no coordinator has run yet")
                 else:
-                    status.ready, status.consumers = depth.ready, depth.consumers
+                    note_queue(status, depth, is_local=status.lane in local)
                 status.dead_in_broker = sum(each.ready for each in dead if each is not None)
                 depths[status.lane] = connected.effects_depth(status.lane)
     except Unavailable as error:
@@ -242,6 +244,16 @@ def _read_broker(found: list[LaneStatus]) -> dict[str, EffectsDepth | UnsetType 
             status.errors.append(str(error))
     _read_members(found)
     return depths
+
+
+def note_queue(status: LaneStatus, queue: QueueDepth, *, is_local: bool) -> None:
+    """Note what waits with the broker, beside what the process has that runs the lane, if one does, and has said it."""
+    status.consumers = queue.consumers
+    if not is_local:
+        status.ready = queue.ready
+    elif status.ready is not None:
+        # It counts what was delivered to it.
+        status.ready, status.held = queue.ready + status.ready, 0
 
 
 def _read_members(found: list[LaneStatus]) -> None:

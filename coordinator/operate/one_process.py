@@ -1,6 +1,7 @@
-"""Lanes that run in one process without a broker (`coordinator dev module:NAME`), seen from the operator's commands.
+"""Lanes that run in one process (`coordinator dev module:NAME`), seen from the operator's commands.
 
-Such a lane's database is an SQLite file. Orders go in by a socket beside it.
+Such a lane's database is an SQLite file. Orders go in by a socket beside it; where its process has a broker, too, for
+lanes that run elsewhere, they may go by that, and the process is still the one to ask how the lane does.
 """
 
 import asyncio
@@ -25,10 +26,26 @@ def socket_of(lane: str) -> Path | None:
     return None if database is None else socket_beside(database)
 
 
+def process_of(lane: str) -> Path | None:
+    """The socket of the process that runs a lane whose database is a file, also where its commands may go by a broker;
+    None: coordinators run it. A process that was killed has left it there."""
+    database = _file_of(lane)
+    if database is None:
+        return None
+    socket = socket_beside(database)
+    return socket if not _has_broker() or socket.exists() else None
+
+
 def database_of(lane: str) -> Path | None:
     """The file of a lane whose database is one, where no broker is named; None: its commands go by a broker."""
-    if any(map(setting_value, _BROKER_SETTINGS)):
-        return None
+    return None if _has_broker() else _file_of(lane)
+
+
+def _has_broker() -> bool:
+    return any(map(setting_value, _BROKER_SETTINGS))
+
+
+def _file_of(lane: str) -> Path | None:
     try:
         address = parse_address(load(DatabaseSettings, prefix=settings_prefix(lane)).database_url)
     except ConfigurationError:

@@ -26,9 +26,9 @@ from coordinator.operate.conditions import (
     state_of,
 )
 from coordinator.operate.effects_conditions import effects_condition, unsaid_depth
-from coordinator.operate.lane_status import LaneStatus, estimate_lag
+from coordinator.operate.lane_status import LaneStatus, estimate_lag, note_queue
 from coordinator.operate.move_status import in_words
-from coordinator.operate.one_process import socket_of
+from coordinator.operate.one_process import process_of, socket_of
 from coordinator.operate.processes import TELL_HELD, SeenProcess
 from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operations.broker_watch import BrokerWatch, LaneDepth
@@ -92,8 +92,7 @@ class LaneCollector:
         self.lanes = tuple(lanes)
         self._refresh_s = refresh_s
         self._watches = {lane: LaneWatch(lane) for lane in lanes}
-        self._local = frozenset(lane for lane in lanes if socket_of(lane) is not None)
-        self._brokered = [lane for lane in lanes if lane not in self._local]
+        self._brokered = [lane for lane in lanes if socket_of(lane) is None]
         self._threads = {lane: _Thread(f"look-{lane}") for lane in lanes}
         self._broker, self._broker_thread = BrokerWatch(), _Thread("look-broker")
         self._coordinators = Coordinators(coordinators)
@@ -193,9 +192,10 @@ class LaneCollector:
         now_s = time.monotonic()
         for lane, found in zip(self.lanes, looks, strict=True):
             look = self._looks[lane] = found or _late(lane)
-            if lane not in self._local:
-                _note_depth(look.status, lane, "RabbitMQ does not answer" if depths is None else depths)
-        full = full_queues({lane: self._looks[lane].status for lane in self.lanes}, self._local)
+            if lane in self._brokered:
+                _note_depth(look, lane, "RabbitMQ does not answer" if depths is None else depths)
+        local = [lane for lane in self.lanes if self._looks[lane].is_local]
+        full = full_queues({lane: self._looks[lane].status for lane in self.lanes}, local)
         for lane in self.lanes:
             self.views[lane] = self._view(lane, self._looks[lane], processes, now_s, full.get(lane), depths)
         self.number += 1
@@ -215,7 +215,7 @@ class LaneCollector:
                 full=view.full,
                 effects=view.effects,
                 can_be_asked=view.status.sequence is not None,
-                is_local=lane in self._local,
+                is_local=self._looks[lane].is_local,
             )
             for lane, view in self.views.items()
         }
@@ -242,7 +242,7 @@ class LaneCollector:
         p95_ms = look.latency.p95_ms if look.latency is not None else None
         point = LanePoint(round(time.time(), 2), backlog, status.rate, p95_ms)
         _keep(self.points[lane], point)
-        is_local = lane in self._local
+        is_local = look.is_local
         perhaps_own = own_processes(lane, every)
         state, why = state_of(status, backlog, perhaps_own, _still_s(arrived, now_s), is_local=is_local)
         return LaneView(
@@ -276,14 +276,15 @@ async def _or_away(what: str, asked: Awaitable[T]) -> T | None:
 
 def _late(lane: str) -> Look:
     status = LaneStatus(lane=lane, errors=[f"the database of lane {lane} does not answer"])
-    return Look(status=status, recent=[], latency=None, kinds=[])
+    return Look(status=status, recent=[], latency=None, kinds=[], is_local=process_of(lane) is not None)
 
 
 def _effects_in(depths: dict[str, LaneDepth] | str | None, lane: str) -> EffectsDepth | UnsetType | None:
     return depths[lane].effects if isinstance(depths, dict) else unsaid_depth(lane)
 
 
-def _note_depth(status: LaneStatus, lane: str, depths: dict[str, LaneDepth] | str) -> None:
+def _note_depth(look: Look, lane: str, depths: dict[str, LaneDepth] | str) -> None:
+    status = look.status
     if isinstance(depths, str):
         status.errors.append(depths)
         return
@@ -292,7 +293,7 @@ def _note_depth(status: LaneStatus, lane: str, depths: dict[str, LaneDepth] | st
     if depth.queue is None:
         status.errors.append(f"there is no queue of lane {lane}: no coordinator has run yet")
     else:
-        status.ready, status.consumers = depth.queue.ready, depth.queue.consumers
+        note_queue(status, depth.queue, is_local=look.is_local)
 
 
 def _keep(points: deque[LanePoint], point: LanePoint) -> None:

@@ -37,6 +37,8 @@ class Look(Struct, frozen=True, kw_only=True):
     recent: list[RecentCommand]
     latency: LaneLatency | None
     kinds: list[KindOfCommand]
+    is_local: bool = False
+    """One process runs the lane, and no coordinator."""
 
 
 class LaneWatch:
@@ -65,8 +67,8 @@ class LaneWatch:
         except (Unavailable, ConfigurationError) as error:
             status.errors.append(str(error))
             self.close()
-        read_process(status)
-        return Look(status=status, recent=recent, latency=self._latency(), kinds=self._kinds())
+        is_local = read_process(status)
+        return Look(status=status, recent=recent, latency=self._latency(), kinds=self._kinds(), is_local=is_local)
 
     def close(self) -> None:
         """Disconnect; the next look connects again."""

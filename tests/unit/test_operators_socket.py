@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from coordinator.lane.control import Release
-from coordinator.operate.conditions import cause_of, state_of
+from coordinator.operate.conditions import LaneCondition, cause_of, state_of
 from coordinator.operate.giving_orders import message_of
-from coordinator.operate.lane_status import LaneStatus, read_process
+from coordinator.operate.kept_lanes import lane_todo
+from coordinator.operate.lane_status import LaneLooks, LaneStatus, note_queue, read_process
 from coordinator.operate.looking import note_conditions
+from coordinator.operate.one_process import process_of, socket_of
+from coordinator.operate.queue_depth import QueueDepth
 from coordinator.operate.suspended_todo import suspended_todo
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import (
@@ -103,7 +106,7 @@ async def test_what_is_raised_in_the_process_is_raised_outside_it(tmp_path: Path
 def test_the_status_has_what_keeps_the_lane_from_its_work(
     monkeypatch: pytest.MonkeyPatch, known: AtHand, is_paused: bool, errors: list[str]
 ) -> None:
-    monkeypatch.setattr("coordinator.operate.lane_status.socket_of", lambda _: Path("socket"))
+    monkeypatch.setattr("coordinator.operate.lane_status.process_of", lambda _: Path("socket"))
     monkeypatch.setattr("coordinator.operate.lane_status.at_hand", lambda *_: known)
     status = LaneStatus(lane="ledger", is_paused=is_paused, errors=[])
     assert read_process(status)
@@ -129,7 +132,7 @@ async def test_what_suspends_a_lane_in_one_process_is_told_with_its_kind(
             lambda *_: AtHand(1, suspended="database is locked", cause=cause),  # type: ignore[arg-type]
         )
         known = await writes.at_hand("ledger")
-    monkeypatch.setattr("coordinator.operate.lane_status.socket_of", lambda _: Path("socket"))
+    monkeypatch.setattr("coordinator.operate.lane_status.process_of", lambda _: Path("socket"))
     monkeypatch.setattr("coordinator.operate.lane_status.at_hand", lambda *_: known)
     status = LaneStatus(lane="ledger", sequence=1, rate=0.0, errors=[])
     assert read_process(status)
@@ -150,7 +153,7 @@ def test_how_calls_to_the_outside_do_in_one_process_is_known(
 ) -> None:
     trouble = "the last call to the provider had no answer: no"
     calls = CallsAtHand(under_way=1, waiting=2, oldest_s=7.04, is_provider_away=is_away, trouble=trouble)
-    monkeypatch.setattr("coordinator.operate.lane_status.socket_of", lambda _: Path("socket"))
+    monkeypatch.setattr("coordinator.operate.lane_status.process_of", lambda _: Path("socket"))
     monkeypatch.setattr("coordinator.operate.lane_status.at_hand", lambda *_: AtHand(0, calls=calls))
     status = LaneStatus(lane="ledger", sequence=1, rate=0.0, errors=[])
     assert read_process(status)
@@ -168,11 +171,53 @@ def test_the_holder_is_the_process_that_runs_the_lane_before_its_first_command(
     monkeypatch: pytest.MonkeyPatch, suspended: str | None, holder: str
 ) -> None:
     known = AtHand(0, suspended, holder="this process")
-    monkeypatch.setattr("coordinator.operate.lane_status.socket_of", lambda _: Path("socket"))
+    monkeypatch.setattr("coordinator.operate.lane_status.process_of", lambda _: Path("socket"))
     monkeypatch.setattr("coordinator.operate.lane_status.at_hand", lambda *_: known)
     status = LaneStatus(lane="ledger", holder="a process that is gone", taken_at=datetime.now(UTC), errors=[])
     read_process(status)
     assert (status.holder, status.taken_at is None) == (holder, suspended is None)
+
+
+def test_the_process_of_a_lane_is_asked_beside_a_broker_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some lanes run in one process, others behind the broker, and an operator has the addresses of all."""
+    database = tmp_path / "ledger.sqlite"
+    create_schema(str(database), LEDGER)
+    monkeypatch.setenv("LEDGER_DATABASE_URL", f"sqlite:///{database}")
+    monkeypatch.setenv("AMQP_URL", "amqp://127.0.0.1:9/")
+    # A coordinator has the file.
+    assert process_of("ledger") is None
+    socket_beside(database).touch()
+    calls = CallsAtHand(under_way=1, waiting=2, oldest_s=7.0, is_provider_away=True, trouble=None)
+    monkeypatch.setattr("coordinator.operate.lane_status.at_hand", lambda *_: AtHand(3, calls=calls))
+    with LaneLooks(["ledger"]) as looks:
+        (status,) = looks.look(0.0)
+        note_conditions([status], looks.depths, [])
+    assert (process_of("ledger"), socket_of("ledger")) == (socket_beside(database), None)
+    assert status.ready == 3
+    assert status.effects is not None
+    assert status.effects.state == "provider_away"
+
+
+@pytest.mark.parametrize(
+    ("ready", "is_local", "counted"),
+    [(2, True, 7), (None, True, None), (None, False, 5)],
+    ids=["both", "silent", "broker"],
+)
+def test_what_waits_with_the_broker_waits_beside_what_the_process_has(
+    ready: int | None, is_local: bool, counted: int | None
+) -> None:
+    status = LaneStatus(lane="ledger", sequence=1, rate=0.0, ready=ready, errors=["the process does not answer"])
+    note_queue(status, QueueDepth(ready=5, consumers=1), is_local=is_local)
+    assert (status.ready, status.consumers) == (counted, 1)
+    if is_local and ready is None:
+        assert state_of(status, None, [], 0.0, is_local=True) == ("unknown", "the process does not answer")
+
+
+def test_a_lane_of_one_process_that_has_lost_the_broker_is_not_started_as_a_coordinator() -> None:
+    status = LaneStatus(lane="ledger", sequence=1, rate=0.0, ready=5, consumers=0, errors=[])
+    state, why = state_of(status, 5, [], 5.0, is_local=True)
+    todo = lane_todo(LaneCondition(lane="ledger", state=state, why=why, waiting=5, is_local=True))
+    assert todo == "start the process that runs lane ledger; where it runs, its /readyz says why it is cut off"
 
 
 async def test_a_process_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
