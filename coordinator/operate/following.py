@@ -334,9 +334,10 @@ def _no_answer(
     elif effects.state == "unknown":
         todo = ASK_OTHERS
     # Where its lane applies nothing, the result may be there.
-    elif effects.state == "working" and waited_s >= STUCK_S and condition.state not in KEPT:
-        asked = "it is made again until there is one" if why is None else why
-        why = f"{whose} call to the outside has had no result for {waited_s:.0f} s; {asked}"
+    elif effects.state == "working" and waited_s >= STUCK_S and (why is not None or condition.state not in KEPT):
+        if condition.state not in KEPT:
+            asked = "it is made again until there is one" if why is None else why
+            why = f"{whose} call to the outside has had no result for {waited_s:.0f} s; {asked}"
         todo = MADE_AGAIN.format(whose="of the process" if condition.is_local else f"of the effect workers of {lane}")
     return why, todo
 

@@ -344,7 +344,7 @@ def test_a_call_that_is_kept_names_its_lane_too_where_that_is_kept(state: str) -
     child = Related(command_id="0", how="effect", lane="effects.users", type="users.call")
     stop = emitted_stop(child, (), {"users": condition(effects=effects, state="paused", why="a release")})
     assert stop.why == "it has waited 7 s for the provider; lane users is paused: a release"
-    assert (stop.todo or "").endswith("coordinator resume users")
+    assert (stop.todo or "").endswith("; and for lane users: once the reason is over: coordinator resume users")
 
 
 def test_what_the_broker_has_refused_says_so_until_its_lane_tries_again() -> None:
