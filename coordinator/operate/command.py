@@ -63,6 +63,7 @@ def _find(command_id: str, lane: str | None, addresses: Sequence[str]) -> tuple[
     Raises ConfigurationError only for a lane that is named.
     """
     away: list[str] = []
+    there = _named(lane)
     with ExitStack() as stack:
         admins: dict[str, LaneAdmin] = {}
         for name in _named(lane):
@@ -72,8 +73,10 @@ def _find(command_id: str, lane: str | None, addresses: Sequence[str]) -> tuple[
             except WrongDatabase:
                 raise
             except (Unavailable, ConfigurationError) as error:
-                if lane and isinstance(error, ConfigurationError):
-                    raise
+                if isinstance(error, ConfigurationError):
+                    if lane:
+                        raise
+                    there.remove(name)
                 away.append(str(error))
             else:
                 admins[name] = admin
@@ -86,6 +89,8 @@ def _find(command_id: str, lane: str | None, addresses: Sequence[str]) -> tuple[
             return _known(command_id, admins, conditions), away, conditions
         emitted = emitter_of(command_id, None, admins)
         if emitted is not None:
+            # The lane for which it is may be the one that is away.
+            conditions = conditions or look_at(there, addresses)
             return [(emitted_timeline(emitted, conditions), None)], away, conditions
     return [(queued_timeline(condition, command_id), None) for condition in conditions.values()], away, conditions
 

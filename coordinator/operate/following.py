@@ -67,15 +67,7 @@ class Follower:
             )
             return
         if not condition.can_be_asked:
-            yield Stop(
-                kind="away",
-                lane=lane,
-                text=f"for lane {lane}",
-                command_id=command_id,
-                type=command_type,
-                why=f"lane {lane} cannot be looked into: {condition.why}",
-                todo=lane_todo(condition),
-            )
+            yield _unseen_stop(condition, command_id, command_type)
             return
         try:
             with self._open(lane) as admin:
@@ -237,6 +229,20 @@ def _handed_over(stop: Stop, receiving: LaneCondition) -> Stop:
     return _kept(stop, receiving) if receiving.state in (*KEPT, "unknown") else stop
 
 
+def _unseen_stop(condition: LaneCondition, command_id: str, command_type: str | None) -> Stop:
+    """The place of a command of a lane whose database does not answer: whether it is settled there nobody knows."""
+    lane = condition.lane
+    return Stop(
+        kind="away",
+        lane=lane,
+        text=f"for lane {lane}",
+        command_id=command_id,
+        type=command_type,
+        why=f"lane {lane} cannot be looked into: {condition.why}",
+        todo=lane_todo(condition),
+    )
+
+
 def queued_stop(condition: LaneCondition, command_id: str, command_type: str | None) -> Stop:
     """The place of a command of a lane that no database knows: with the broker, if it was published at all."""
     stop = Stop(
@@ -269,10 +275,11 @@ def emitted_stop(child: Related, results: Sequence[Related], conditions: Conditi
     lane = target.removeprefix(EFFECTS_PREFIX)
     condition = conditions.get(lane)
     if condition is None:
-        text = f"sent to {target}, which is none of the lanes here"
+        text = f"sent to {target}, of which nothing is known here"
         return Stop(kind="queue", lane=lane, text=text, command_id=command_id, type=command_type)
     if not target.startswith(EFFECTS_PREFIX):
-        return queued_stop(condition, command_id, command_type)
+        stop_of = queued_stop if condition.can_be_asked else _unseen_stop
+        return stop_of(condition, command_id, command_type)
     effects = condition.effects
     parts = [] if effects is None else [(effects.waiting, "wait in their queue"), (effects.under_way, "are under way")]
     known = " and ".join(f"{count} {words}" for count, words in parts if count is not None)

@@ -33,6 +33,7 @@ _STANDINGS: Final[dict[PlaceKind, Standing]] = {
     "outbox": "outbox",
     "timer": "timed",
     "outside": "outside",
+    "away": "unknown",
 }
 
 

@@ -25,6 +25,7 @@ from coordinator.service.ids import derived_command_id, new_command_id
 from coordinator.service.options import Origin
 from coordinator.service.outside_calls import Effect
 from coordinator.service.unit_of_work import Handler, UnitOfWork
+from shared.items.commands import QuoteItem
 from shared.users.commands import CreditUser
 from tests.unit.test_operate_letters import CASHIER, START, World, world
 
@@ -41,6 +42,10 @@ class Call(Effect, type="users.call"):
 
 def ask(work: UnitOfWork, command: CreditUser) -> None:
     work.emit(Call(number=command.amount), after=timedelta(hours=1) if command.amount == LATER else None)
+
+
+def quote_item(work: UnitOfWork, command: CreditUser) -> None:
+    work.emit(QuoteItem(id=command.id))
 
 
 @pytest.fixture
@@ -95,6 +100,26 @@ def test_an_effect_that_the_broker_has_is_found_by_the_command_that_asked_for_it
     assert '"standing":"outside"' in ran.stdout
     assert f'"parent":{{"command_id":"{command_id}","how":"effect","lane":"users"' in ran.stdout
     assert "with the workers of effects.users, or done" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [((), "lane items cannot be looked into"), (("--lane", "users"), "sent to items, of which nothing is known here")],
+)
+def test_of_what_was_emitted_to_a_lane_that_is_away_nobody_knows_whether_it_is_settled(
+    world: World, named: tuple[str, ...], said: str
+) -> None:
+    users = registry().service("users")
+    handlers = [each for each in users.handlers if each.command is not CreditUser]
+    world.start(users.replace(handlers=(*handlers, Handler(CreditUser, quote_item))))
+    credit(world)
+    (quote,) = world.emitted
+    take(world)
+    world.environment["ITEMS_DATABASE_URL"] = "postgresql://nobody@127.0.0.1:9/items"
+    ran = world.run("command", quote.command_id, *named, "--json", expect=1)
+    assert said in ran.stdout
+    if not named:
+        assert '"standing":"unknown"' in ran.stdout
 
 
 @pytest.mark.parametrize("passed_on", [False, True])
