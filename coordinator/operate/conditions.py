@@ -92,7 +92,11 @@ def _stuck(status: LaneStatus, backlog: int | None, own: Sequence[SeenProcess], 
     if status.consumers == 0 and not any(each.state == "active" for each in own):
         # RabbitMQ ends the connection of one that hangs.
         silent = [each.url for each in own if each.state == "away"]
-        return f"{waits}{NOBODY}; {_unanswering(silent)}" if silent else f"{waits}{NOBODY}"
+        unanswered = _unanswering(silent) if silent else None
+        if unanswered is None and status.ready is None:
+            # The process that runs it was asked how much waits there.
+            unanswered = _first(status.errors)
+        return f"{waits}{NOBODY}" if unanswered is None else f"{waits}{NOBODY}; {unanswered}"
     return f"{waits}{_silent(own) or 'nothing is settled'}" if backlog and still_s >= STUCK_S else None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.lane.control import Release
-from coordinator.operate.conditions import LaneCondition, cause_of, state_of
+from coordinator.operate.conditions import NOBODY, LaneCondition, cause_of, state_of
 from coordinator.operate.giving_orders import message_of
 from coordinator.operate.kept_lanes import lane_todo
 from coordinator.operate.lane_status import LaneLooks, LaneStatus, note_queue, read_process
@@ -218,6 +218,9 @@ def test_a_lane_of_one_process_that_has_lost_the_broker_is_not_started_as_a_coor
     state, why = state_of(status, 5, [], 5.0, is_local=True)
     todo = lane_todo(LaneCondition(lane="ledger", state=state, why=why, waiting=5, is_local=True))
     assert todo == "start the process that runs lane ledger; where it runs, its /readyz says why it is cut off"
+    # One that hangs loses its connection, too.
+    silent = LaneStatus(lane="ledger", sequence=1, rate=0.0, consumers=0, errors=["the process does not answer"])
+    assert state_of(silent, None, [], 5.0, is_local=True) == ("stuck", f"{NOBODY}; the process does not answer")
 
 
 async def test_a_process_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
