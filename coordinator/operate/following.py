@@ -28,6 +28,10 @@ from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
 NEVER_SENT: Final = "was never published (does its gateway reach the broker? Its own /readyz says so)"
 """Gateways are asked by nobody here."""
 
+NOT_TAKEN: Final = (
+    "the broker has not taken it, or what is before it: it has no room, or the queue was full, or is not there"
+)
+
 TRIED_AGAIN: Final = (
     "nothing is lost: lane {lane} tries again by itself, after pauses that grow to 30 s; if it lasts: "
     "docs/OPERATING.md, An outbox grows"
@@ -213,10 +217,10 @@ def _refused(stop: Stop, receiving: LaneCondition) -> Stop:
 
 
 def _tried_again(stop: Stop, receiving: LaneCondition | None) -> Stop:
-    """What the broker has refused, and would take now for all that is known: its lane has not tried again yet."""
+    """What the broker has not taken, and would take now for all that is known: its lane has not tried again yet."""
     keeping = None if receiving is None or receiving.state not in KEPT else receiving
     behind = "" if keeping is None else f"; lane {keeping.lane} is {keeping.state}: {keeping.why}"
-    why = f"the broker has refused it, or what is before it: the queue was full, or is not there{behind}"
+    why = f"{NOT_TAKEN}{behind}"
     todo = TRIED_AGAIN.format(lane=stop.lane)
     return msgspec.structs.replace(stop, why=why, todo=todo if keeping is None else lane_todo(keeping) or todo)
 

@@ -241,7 +241,7 @@ def test_a_call_that_its_lane_has_not_sent_is_found_there(asking: World) -> None
     assert "a call to the outside (effects.users) is in the outbox of lane users, for effects.users" in stop.text
     refused = kept(asking, command_id)
     assert (refused.kind, refused.text) == ("outbox", stop.text)
-    assert (refused.why or "").startswith("the broker has refused it")
+    assert (refused.why or "").startswith("the broker has not taken it")
     take(asking)
     assert kept(asking, command_id).kind == "outside"
     stop = kept(asking, credit(asking, LATER), state="provider_away", why="away")
@@ -379,7 +379,7 @@ def test_what_the_broker_has_refused_says_so_until_its_lane_tries_again() -> Non
     assert held_up(stop, idle).why is None
     late = replace(stop, at=now() - timedelta(seconds=4))
     held = held_up(late, idle)
-    why = "the broker has refused it, or what is before it: the queue was full, or is not there"
+    why = "the broker has not taken it, or what is before it: it has no room, or the queue was full, or is not there"
     assert held.why == why
     assert "lane users tries again by itself, after pauses that grow to 30 s" in (held.todo or "")
     nobody = condition(lane="items", state="stuck", why="no coordinator consumes its queue")
