@@ -48,7 +48,7 @@ from coordinator.stores.kinds import kind_of
 from coordinator.stores.moves import LaneMove
 from coordinator.stores.port import NotAdmitted, StoreError, UnfitTables
 from coordinator.stores.sqlite.file import HeldFile, file_of
-from coordinator.transports.inprocess.journal import FileJournal, journal_beside
+from coordinator.worker.accepted_check import check_nothing_waits
 from coordinator.worker.holder import holder_name
 
 GATEWAYS_LOOK_S: Final = NEW_LANE_COUNTS_S + 5.0
@@ -142,7 +142,13 @@ def _asked(lane: str, to: str | None, reason: str | None, *, needs_target: bool,
 def _move(stack: ExitStack, asked: _MoveAsked, *, prepares: bool) -> None:
     # Before any connection to it.
     stack.enter_context(_kept_by_no_process(asked))
-    mover = _mover(stack, asked, _side(stack, asked, asked.here))
+    here = _side(stack, asked, asked.here)
+    if asked.here.scheme in WITHOUT_SERVER:
+        try:
+            check_nothing_waits(Path(file_of(asked.here.database)), here.admin)
+        except ConfigurationError as error:
+            raise CommandRefused(f"{asked.lane}: {error}") from error
+    mover = _mover(stack, asked, here)
     found = mover.move_of_source()
     if found is not None and found.step == "moved":
         # An earlier run may have died before it could let the lane go on there.
@@ -269,7 +275,7 @@ def name_of(address: Address) -> str:
 
 @contextmanager
 def _kept_by_no_process(asked: _MoveAsked) -> Iterator[None]:
-    """Nobody runs the lane without a broker meanwhile: such a process has taken commands that are in no database.
+    """Nobody runs the lane without a broker meanwhile: such a process takes commands that are in no database.
 
     Raises CommandRefused.
     """
@@ -285,18 +291,4 @@ def _kept_by_no_process(asked: _MoveAsked) -> Iterator[None]:
             "without one keeps what it has accepted beside its database"
         ) from None
     with closing(held):
-        waiting = _accepted_beside(path)
-        if waiting:
-            raise CommandRefused(
-                f"{asked.lane}: {waiting} accepted commands wait beside {path} to be applied: start its process once "
-                "more, and stop it when they are"
-            )
         yield
-
-
-def _accepted_beside(database: Path) -> int:
-    path = journal_beside(database)
-    if not path.exists():
-        return 0
-    with closing(FileJournal(path)) as journal:
-        return len(journal.read())

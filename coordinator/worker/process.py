@@ -10,7 +10,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -31,15 +33,16 @@ from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
 from coordinator.runtime.stopping import stop_at_signals
-from coordinator.service.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
 from coordinator.stores.open import open_admin, open_store
-from coordinator.stores.port import Store, StoreError
-from coordinator.stores.sqlite.file import check_lasts
+from coordinator.stores.port import Store, StoreError, StoreUnavailable
+from coordinator.stores.sqlite.file import check_lasts, file_of
 from coordinator.stores.watched import CALLS, WatchedStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.open import open_transport
+from coordinator.worker.accepted_check import check_nothing_waits
 from coordinator.worker.database_check import MoveUnfinished, check_database
 from coordinator.worker.declaration_check import warn_of_mistakes, warn_of_unbelieved_gateways
 from coordinator.worker.holder import holder_name
@@ -80,8 +83,10 @@ class CoordinatorProcess:
         awaited, watch_awaited = awaited_of_lane(), Awaited()
         with address_of(f"{settings_prefix(service.lane)}DATABASE_URL"):
             address = parse_address(database.database_url)
+            self._file: Path | None = None
             if address.scheme in WITHOUT_SERVER:
                 check_lasts(address.database)
+                self._file = Path(file_of(address.database))
             self._where = dict(database_attributes(address))
             self._place = ", ".join(map(str, address.hosts))
             needs_standby = self._settings.require_sync_standby
@@ -91,6 +96,7 @@ class CoordinatorProcess:
         self._lock_watch = LockWatch(service.lane, store, awaited)
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()
+        self._open_admin = partial(open_admin, database.database_url, service.lane)
         holder = holder_name("coordinator", service.lane)
         lane = Lane(service, self._store, utc_now, holder, self._settings, time.monotonic, registry().targets(service))
         self._transport = open_transport(self._broker).lane(
@@ -99,7 +105,7 @@ class CoordinatorProcess:
             self._settings,
             holder=holder,
             has_effects=service.effects is not None,
-            last_place=lambda: last_place(lambda: open_admin(database.database_url, service.lane)),
+            last_place=lambda: last_place(self._open_admin),
         )
         about = dict.fromkeys(CALLS, self._where | {"what_to_do": what_to_check(service.lane)})
         self._late = LateAnswers(("lane", service.lane), [awaited, watch_awaited, self._transport], about)
@@ -111,14 +117,12 @@ class CoordinatorProcess:
         )
         self._retention = Retention(
             service.lane,
-            lambda: open_admin(database.database_url, service.lane),
+            self._open_admin,
             lambda: lane.lease,
             self._settings,
         )
         # Nobody counts for a process that nobody asks.
-        self._letters = (
-            LettersWatch(service.lane, lambda: open_admin(database.database_url, service.lane)) if is_watched else None
-        )
+        self._letters = LettersWatch(service.lane, self._open_admin) if is_watched else None
         self._lane_thread = LaneThread(
             service.lane,
             lane,
@@ -193,6 +197,8 @@ class CoordinatorProcess:
         while not stop.is_set():
             try:
                 await check_database(self._store, self._service, self._settings)
+                if self._file is not None:
+                    await asyncio.to_thread(self._check_nothing_waits, self._file)
             except StoreError as error:
                 if isinstance(error, MoveUnfinished):
                     # The lane waits for nobody else then.
@@ -209,6 +215,14 @@ class CoordinatorProcess:
             except TimeoutError:
                 delay_s = min(delay_s * 2, self._settings.retry_delay_s_max)
         return False
+
+    def _check_nothing_waits(self, file: Path) -> None:
+        """Raises StoreError and ConfigurationError."""
+        try:
+            with closing(self._open_admin()) as admin:
+                check_nothing_waits(file, admin)
+        except Unavailable as error:
+            raise StoreUnavailable(str(error)) from error
 
     def _say_away(self, error: StoreError, about: dict[str, object]) -> None:
         about |= self._where | {"lane": self._service.lane}

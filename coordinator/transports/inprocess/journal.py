@@ -36,6 +36,7 @@ RESERVE_BYTES: Final = 4 << 20
 
 _TABLE: Final = "CREATE TABLE IF NOT EXISTS accepted (number INTEGER PRIMARY KEY, message BLOB NOT NULL)"
 _MARK_TABLE: Final = "CREATE TABLE IF NOT EXISTS mark (one INTEGER PRIMARY KEY CHECK (one = 1), mark BLOB NOT NULL)"
+_ALL: Final = "SELECT number, message FROM accepted ORDER BY number"
 _BUSY_S: Final = 0.2
 """A process keeps the file for its lifetime, so waiting helps only while another process is just ending."""
 _WAL_PAGES: Final = 256
@@ -139,12 +140,7 @@ class FileJournal:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._connection.close()
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                raise self._unreadable(str(error)) from error
-            is_busy = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            why = "another process has it: one runs a lane" if is_busy else str(error)
-            raise ConfigurationError(f"the file of accepted commands, {path}: {why}") from error
+            raise _failed(path, error) from error
         self._files = FilesKept(str(path))
         self._files.opened()
         self._reserve = Reserve(Path(f"{path}-reserve"), reserve_bytes)
@@ -152,8 +148,8 @@ class FileJournal:
 
     def read(self) -> list[JournalEntry]:
         with self._lock, self._readable():
-            rows = self._connection.execute("SELECT number, message FROM accepted ORDER BY number").fetchall()
-        return [self._entry(number, message) for number, message in rows]
+            rows = self._connection.execute(_ALL).fetchall()
+        return [_entry(self._path, number, message) for number, message in rows]
 
     def write(self, added: Sequence[tuple[int, bytes]], removed: Sequence[int]) -> None:
         with self._lock:
@@ -193,27 +189,13 @@ class FileJournal:
         except OSError as error:
             raise JournalUnavailable(f"its write-ahead log is gone: {error}") from error
 
-    def _entry(self, number: int, message: bytes) -> JournalEntry:
-        if not 0 < number <= INTEGER_MAX:
-            raise self._unreadable(f"no command has the number of its row {number}")
-        try:
-            return JournalEntry(number, issuable(_decoder.decode(message), is_new=False))
-        except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, InvalidCommand) as error:
-            raise self._unreadable(f"its row {number} is no command of this release: {error}") from error
-
     @contextmanager
     def _readable(self) -> Iterator[None]:
         """Raises ConfigurationError."""
         try:
             yield
         except (sqlite3.Error, msgspec.MsgspecError, TypeError) as error:
-            raise self._unreadable(str(error)) from error
-
-    def _unreadable(self, why: str) -> ConfigurationError:
-        return ConfigurationError(
-            f"the file of accepted commands, {self._path}, cannot be read: {why}. Run the release that wrote it, or "
-            "move the file away: the commands in it are then lost, but for those that the command log has"
-        )
+            raise _unreadable(self._path, str(error)) from error
 
     def _write(self, added: Sequence[tuple[int, bytes]], removed: Sequence[int]) -> None:
         """One transaction. Raises JournalUnavailable."""
@@ -289,6 +271,32 @@ class FileJournal:
             self._connection.execute("ROLLBACK")
 
 
+def _entry(path: Path, number: int, message: bytes) -> JournalEntry:
+    if not 0 < number <= INTEGER_MAX:
+        raise _unreadable(path, f"no command has the number of its row {number}")
+    try:
+        return JournalEntry(number, issuable(_decoder.decode(message), is_new=False))
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, InvalidCommand) as error:
+        raise _unreadable(path, f"its row {number} is no command of this release: {error}") from error
+
+
+def _failed(path: Path, error: sqlite3.Error) -> ConfigurationError:
+    """The error of whoever opens the file."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return _unreadable(path, str(error))
+    is_busy = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    why = "another process has it: one runs a lane" if is_busy else str(error)
+    return ConfigurationError(f"the file of accepted commands, {path}: {why}")
+
+
+def _unreadable(path: Path, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the file of accepted commands, {path}, cannot be read: {why}. Run the release that wrote it, or "
+        "move the file away: the commands in it are then lost, but for those that the command log has"
+    )
+
+
 def _make_private(path: Path) -> None:
     """Let nobody else read the file, nor the files that SQLite puts beside it. Raises OSError."""
     if not path.exists():
@@ -321,3 +329,21 @@ def mark_in(path: Path) -> Mark | None:
         return None
     with closing(FileJournal(path)) as journal:
         return journal.mark()
+
+
+def accepted_beside(database: Path) -> list[CommandMessage]:
+    """The commands that a process had accepted for the lane of this file when it ended, and may not have settled.
+
+    Several processes may look at once. Raises ConfigurationError where a process still has them.
+    """
+    path = journal_beside(database)
+    if not path.exists():
+        return []
+    try:
+        with closing(sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)) as connection:
+            # The process may have died before it had made the table.
+            is_made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'accepted'").fetchone()
+            rows = connection.execute(_ALL).fetchall() if is_made else []
+    except sqlite3.Error as error:
+        raise _failed(path, error) from error
+    return [_entry(path, number, message).message for number, message in rows]
