@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from coordinator.dev.servers.server import make_passable
+from coordinator.runtime.own_descriptors import close_own, keep_from_forks
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.text import in_quotes
 
 _KEY: Final = "key"
 _OWNER_PASSWORD: Final = "owner-password"
 _PASSWORD_BYTES: Final = 24
+_PID_BYTES_MAX: Final = 40
 _FILES: Final = frozenset({"env", "env.new", "lock", _KEY, f"{_KEY}.new"})
 _FOLDERS: Final = frozenset({"data", "logs", "programs", "servers"})
 MADE: Final = _FILES | _FOLDERS
@@ -58,26 +60,28 @@ class Workspace:
         with self.used():
             make_passable(self.directory)
             self.logs.mkdir(exist_ok=True)
-            lock = open(self.directory / "lock", "a+", opener=_open_for_owner)  # noqa: SIM115  # a Path's takes no opener
-        with lock:
+            lock = _open_for_owner(str(self.directory / "lock"), os.O_RDWR | os.O_CREAT)
+        keep_from_forks(lock)
+        try:
             with self.used():
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    lock.seek(0)
+                    holder = os.pread(lock, _PID_BYTES_MAX, 0).decode(errors="replace").strip()
                     raise ConfigurationError(
-                        f"process {lock.read().strip() or '?'} runs on {self.directory} already; "
+                        f"process {holder or '?'} runs on {self.directory} already; "
                         "stop it first, or give another --dir and other DEV_…_PORT settings"
                     ) from None
-                lock.truncate(0)
-                # Nothing is left in a buffer, which would fail once more when it is closed.
-                os.write(lock.fileno(), str(os.getpid()).encode())
+                os.ftruncate(lock, 0)
+                os.write(lock, str(os.getpid()).encode())
             try:
                 yield
             except OSError as error:
                 if isinstance(error.filename, str) and Path(error.filename).is_relative_to(self.directory):
                     raise self._refusal(error) from error
                 raise
+        finally:
+            close_own(lock)
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:

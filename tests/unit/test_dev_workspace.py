@@ -1,8 +1,11 @@
 """The directory of a run: one run at a time, and a file of addresses that a shell can read."""
 
+import os
 import re
+import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +77,20 @@ def test_a_second_run_on_the_same_directory_is_refused(tmp_path: Path) -> None:
             cleaning.clean(tmp_path)
     with Workspace(tmp_path).locked():
         pass
+
+
+def test_what_a_killed_run_has_forked_does_not_lock_it(tmp_path: Path) -> None:
+    """A worker of a pool outlives it."""
+    imports = "import os, signal, sys; from pathlib import Path; from coordinator.dev.workspace import Workspace"
+    wait, end = "(os.close(1), signal.pause())", "print(child, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    lock = "locked = Workspace(Path(sys.argv[1])).locked(); locked.__enter__()"
+    program = f"{imports}; {lock}; child = os.fork(); child or {wait}; {end}"
+    ran = subprocess.run([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, check=False)
+    try:
+        with Workspace(tmp_path).locked():
+            pass
+    finally:
+        os.kill(int(ran.stdout), signal.SIGKILL)
 
 
 def test_clean_removes_everything(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A database's file is one, whatever it is called: two processes must see that they have the same."""
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.port import OnDisk, StoreUnavailable
-from coordinator.stores.sqlite.file import HeldFile, _mounted, file_of
+from coordinator.stores.sqlite.file import HeldFile, _mounted, file_of, held_problem
 from coordinator.stores.sqlite.store import create_schema
 from coordinator.transports.inprocess.journal import journal_of
 from coordinator.writing import open_store
@@ -242,3 +243,18 @@ def test_no_command_takes_a_database_in_memory(
         main()
     assert ended.value.code == 2
     assert f"SEATS_DATABASE_URL: {why}" in capsys.readouterr().err
+
+
+def test_what_a_killed_process_has_forked_does_not_hold_it(path: Path) -> None:
+    """A worker of a pool waits for work of a parent that is gone, for as long as nobody ends it."""
+    imports = "import os, signal, sys; from pathlib import Path; from coordinator.stores.sqlite.file import HeldFile"
+    wait, end = "(os.close(1), signal.pause())", "print(child, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    program = f"{imports}; held = HeldFile(Path(sys.argv[1])); child = os.fork(); child or {wait}; {end}"
+    ran = subprocess.run([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, check=False)
+    try:
+        moved = path.rename(path.with_name("elsewhere"))
+        assert held_problem(str(path)) is None
+        moved.rename(path)
+        HeldFile(path).close()
+    finally:
+        os.kill(int(ran.stdout), signal.SIGKILL)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from coordinator.runtime.own_descriptors import close_own, keep_from_forks
 from coordinator.service.errors import ConfigurationError
 
 IN_MEMORY: Final = ("", ":memory:")
@@ -27,7 +28,8 @@ Identity: TypeAlias = tuple[int, int]
 """The device and the number of a file, whatever its name."""
 
 _held: set[Identity] = set()
-"""The files that this process holds. A process that is forked has them, too, and may not hold them again."""
+"""The files that this process holds. One that is forked knows them, too, and may not hold them: it has open what its
+parent had."""
 _LOCK: Final = struct.Struct("hhqqi")
 """Linux's `flock`: kind, whence, start, length, process."""
 _NUMBERS: Final = 2**62 - 1
@@ -244,6 +246,7 @@ class HeldFile:
                 # On NFS, for one, only a descriptor that writes can be locked.
                 return
             self._file = file
+            keep_from_forks(file)
             if self._identity is not None:
                 _held.add(self._identity)
                 self._tell(str(path), self._identity[1])
@@ -252,11 +255,11 @@ class HeldFile:
         with _holding:
             file, self._file = self._file, None
             if file is not None:
-                os.close(file)
+                close_own(file)
                 if self._identity is not None:
                     _held.discard(self._identity)
                 if self._note is not None:
-                    os.close(self._note)
+                    close_own(self._note)
 
     def _tell(self, path: str, number: int) -> None:
         """Have those who come by the path see which file is held: by a lock that begins at the file's number, and that
@@ -265,4 +268,5 @@ class HeldFile:
             return
         with suppress(OSError):
             self._note = open_note(path)
+            keep_from_forks(self._note)
             fcntl.fcntl(self._note, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_WRLCK, number & _NUMBERS, 1))
