@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from msgspec import Struct
 from pika import BasicProperties
 
 from coordinator.lane.control import Marker
@@ -19,36 +18,14 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import CoordinatorError
 from coordinator.service.ids import new_command_id
-from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
-from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, retry_key
+from coordinator.transports.rabbitmq.bindings import BoundQueue
 from coordinator.transports.rabbitmq.properties import command_properties
-from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE, queue_name
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
 PROBE_TIMEOUT_S = 10.0
 ARRIVAL_S = 1.0
 """The time for messages that were on their way when their publishers were cut off."""
-
-
-class BoundQueue(Struct, frozen=True):
-    """A queue, and the exchanges that its messages come from."""
-
-    name: str
-    key: str
-    exchanges: tuple[str, ...]
-
-
-def queues_of_lane(lane: str) -> list[BoundQueue]:
-    """The queue of its commands, which `AMQP_QUEUE_BYTES_MAX` limits."""
-    return [BoundQueue(queue_name(lane), lane, (WRITES_EXCHANGE, SYSTEM_EXCHANGE))]
-
-
-def queues_of_effects(service: str) -> list[BoundQueue]:
-    """The queues of its effects: for the first attempt, and for the later ones."""
-    first = effects_key(service)
-    later = [retry_key(service, length_s) for length_s in DELAYS_S.values()]
-    keys = {queue_name(first): first} | {name: name for name in later}
-    return [BoundQueue(name, key, (SYSTEM_EXCHANGE,)) for name, key in keys.items()]
 
 
 async def delete_if_unused(settings: BrokerSettings, queues: Sequence[BoundQueue], prefetch: int) -> str | None:

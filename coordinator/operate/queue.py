@@ -17,7 +17,7 @@ from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, LaneSettings, load
 
 if TYPE_CHECKING:
-    from coordinator.operate.deletion import BoundQueue
+    from coordinator.transports.rabbitmq.bindings import BoundQueue
 
 
 @click.group("queue", cls=ExemplifiedGroup, example="queue delete seats")
@@ -42,14 +42,15 @@ def delete(lane: str, reason: str | None, *, is_of_effects: bool, as_json: bool)
     """
     # Only who deletes a queue needs the library for RabbitMQ.
     from coordinator.operate.broker_connection import connected  # noqa: PLC0415
-    from coordinator.operate.deletion import delete_if_unused, queues_of_effects, queues_of_lane  # noqa: PLC0415
+    from coordinator.operate.deletion import delete_if_unused  # noqa: PLC0415
+    from coordinator.transports.rabbitmq.bindings import queue_of_lane, queues_of_effects  # noqa: PLC0415
 
     service = registry().service(lane)
     if is_of_effects and service.effects is None:
         raise click.UsageError(f"{lane} has no effects")
     if socket_of(lane) is not None:
         raise CommandRefused(f"lane {lane} runs in one process, without a broker: it has no queue to delete")
-    queues = queues_of_effects(lane) if is_of_effects else queues_of_lane(lane)
+    queues = queues_of_effects(lane) if is_of_effects else [queue_of_lane(lane)]
     settings = load(BrokerSettings)
     if not settings.is_rabbitmq:
         raise CommandRefused(

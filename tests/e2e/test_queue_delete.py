@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from coordinator.cli import cli
 from coordinator.operate import deletion
 from coordinator.operate.broker_connection import Broker
-from coordinator.operate.deletion import queues_of_effects
 from coordinator.operate.queue_depth import QueueDepth
+from coordinator.transports.rabbitmq.bindings import queues_of_effects
 from coordinator.transports.rabbitmq.rights import effects_account, lane_account
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE, queue_name
 from tests.support.accounts import as_account

@@ -13,15 +13,16 @@ from coordinator.lane.delivery import Delivery
 from coordinator.lane.high_water import Mark, decode_mark
 from coordinator.protocol.wire import JSON_CONTENT, CommandMessage
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
-from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError, Unavailable
+from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import OutboxEntry
-from coordinator.transports.rabbitmq import marks, writes
+from coordinator.transports.rabbitmq import bindings, marks, writes
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.transports.rabbitmq.publisher import Publisher
-from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE, mark_queue_name
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE, mark_queue_name, queue_name
 from coordinator.transports.rabbitmq.writes import RabbitWrites
 from tests.support.consuming import InboxConsuming, settlement
 from tests.support.servers import Environment, quorum_queues_are_noted
@@ -181,3 +182,31 @@ class TestRabbitMQ(BrokerContract):
                 with suppress(BrokerUnavailable):
                     found = await first._kept()
                 await asyncio.sleep(0.05)
+
+    @pytest.mark.parametrize("what", ["exchange_delete", "queue_unbind"])
+    async def test_commands_find_a_lane_again_whose_way_somebody_takes_away(
+        self, transporting: RabbitTransporting, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        """Its consumer is told nothing, and may have had no delivery yet."""
+        monkeypatch.setattr(bindings, "BIND_EVERY_S", 0.2)
+        lane, origins = transporting.lane, tuple[Origin, ...](("public", "system"))
+        async with asyncio.timeout(2 * WITHIN_S):
+            consuming = await transporting.consumer()
+            # It declares the lane at its start.
+            await transporting.publisher()
+            connection = await AmqpConnection.open(transporting._broker, "contract")
+            channel = await connection.channel()
+            for exchange in (WRITES_EXCHANGE, SYSTEM_EXCHANGE):
+                named = (exchange,) if what == "exchange_delete" else (queue_name(lane), exchange, lane)
+                await channel.call(getattr(channel.raw, what), *named)
+            await connection.close()
+            for number, origin in enumerate(origins, 1):
+                is_published = False
+                while not is_published:
+                    # As long as no queue takes it, the broker says so.
+                    with suppress(Unavailable):
+                        await transporting.publish(command(number, origin=origin))
+                        is_published = True
+                    await asyncio.sleep(0.05)
+            taken = await consuming.take(len(origins))
+        assert [delivery.commands[0].origin for delivery in taken] == list(origins)

@@ -34,6 +34,7 @@ from coordinator.transports.not_sent import NotSent
 from coordinator.transports.queue_gauges import OLDEST_AGE, UNACKNOWLEDGED
 from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
+from coordinator.transports.rabbitmq.bindings import keep_bound, queue_of_dead_letters, queue_of_lane
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
 from coordinator.transports.rabbitmq.marks import KeptMark, read_mark
@@ -135,7 +136,7 @@ class LaneConsumer(ConsumerThread):
         """Consume until the connection is lost; first declare the queues again, which may have been deleted."""
         connection = await AmqpConnection.open(self._broker, f"{self._holder} consume")
         watching: asyncio.Task[None] | None = None
-        counting: asyncio.Task[None] | None = None
+        beside: list[asyncio.Task[None]] = []
         try:
             channel = await connection.channel()
             await channel.declare_lane(self._lane, self._broker.queue_bytes_max)
@@ -157,24 +158,28 @@ class LaneConsumer(ConsumerThread):
             self._reconnecting.is_up()
             log.info("consuming", lane=self._lane, channel_number=channel_number)
             self._wake_for_left()
-            counting = asyncio.create_task(self._queue.watch(connection), name=f"queue of {self._lane}")
+            queues = queue_of_lane(self._lane), queue_of_dead_letters(self._lane)
+            beside = [
+                asyncio.create_task(self._queue.watch(connection), name=f"queue of {self._lane}"),
+                asyncio.create_task(keep_bound(connection, queues), name=f"bindings of {self._lane}"),
+            ]
             await self._look_until_active(connection, channel)
             if not connection.lost.done():
                 await self._take_in_mark(connection, channel_number)
                 await self._take_in_dead_letters(channel, channel_number, acknowledgements)
             watching = asyncio.create_task(self._mark.watch(connection), name=f"mark of {self._lane}")
-            changes: set[asyncio.Future[Any]] = {watching, counting, connection.lost}
-            await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
+            changes: set[asyncio.Future[Any]] = {watching, *beside, connection.lost}
+            ended, _ = await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
             if not connection.lost.done():
-                # Neither ends by itself: this raises what has ended it.
-                await (watching if watching.done() else counting)
+                # None ends by itself: this raises what has ended it.
+                await next(iter(ended))
             return await asyncio.shield(connection.lost)
         finally:
             self._channel = None
             self._end_emitting()
             try:
                 # One that went on would keep the mark of a lane that another consumer may have by now.
-                await end_tasks(watching, counting)
+                await end_tasks(watching, *beside)
             finally:
                 self._mark.stop()
                 await connection.end()

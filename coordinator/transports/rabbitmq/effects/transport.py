@@ -20,6 +20,7 @@ from coordinator.service.principal import Principal
 from coordinator.service.trace_context import TraceContext
 from coordinator.transports.port import EffectDelivery
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
+from coordinator.transports.rabbitmq.bindings import keep_bound, queues_of_effects
 from coordinator.transports.rabbitmq.effects.bringing import Bringing
 from coordinator.transports.rabbitmq.effects.reading import effect_of, emitted_at_s, known_of
 from coordinator.transports.rabbitmq.effects.returning import Returning
@@ -128,6 +129,7 @@ class RabbitEffects:
         """Consume until the connection is lost; first declare the queues again, which may have been deleted."""
         connection = self._connection = await AmqpConnection.open(self._broker, f"effects {self._service}")
         returning = self._returning
+        binding: asyncio.Task[None] | None = None
         try:
             channel = await connection.channel()
             await channel.declare_effects(self._service, self._broker.queue_bytes_max)
@@ -141,12 +143,17 @@ class RabbitEffects:
                 await returning.consume(connection, self._broker.queue_bytes_max)
             self._reconnecting.is_up()
             log.info("consuming", service=self._service)
+            queues = queues_of_effects(self._service)
+            binding = asyncio.create_task(keep_bound(connection, queues), name=f"bindings of effects {self._service}")
             return await asyncio.shield(connection.lost)
         finally:
             self._channel = None
             if returning is not None:
                 returning.leave()
-            await connection.end()
+            try:
+                await end_tasks(binding)
+            finally:
+                await connection.end()
 
     def deliver(self, channel: AmqpChannel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
         """Hand a delivery of the queue to the worker."""
