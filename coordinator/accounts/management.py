@@ -4,7 +4,7 @@ import json
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException, HTTPResponse
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -91,6 +91,10 @@ class Management:
         if not isinstance(answer, dict):
             raise self._no_management()
         return answer
+
+    def queues(self, vhost: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """What it says of all queues: these of its columns."""
+        return self._asked(f"queues/{_part(vhost)}?columns={','.join(columns)}")
 
     def put_account(self, name: str, password_hash: str) -> None:
         """Make it, or give it this password, without any tag."""

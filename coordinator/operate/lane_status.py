@@ -21,6 +21,7 @@ from coordinator.operate.output import (
 )
 from coordinator.operate.queue_depth import EffectsDepth, QueueDepth
 from coordinator.operate.queue_members import QueueMembers, open_members
+from coordinator.operate.queue_policies import open_harms
 from coordinator.operate.reasons import with_reason
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError, Unavailable
@@ -68,7 +69,8 @@ class LaneStatus(Struct, kw_only=True):
     `move` is of a lane that is being moved,
     or has moved. `suspended` is what the process that runs it without a broker says keeps it, and `cause` the kind of
     that. `forgets` are orders to forget somebody that are not done yet. `queue` has the members of the lane's queue,
-    where RABBITMQ_ADMIN_URL is set. `errors` say what is away.
+    where RABBITMQ_ADMIN_URL is set, and `policies` what policies do to its queues by which they would lose something.
+    `errors` say what is away.
     """
 
     lane: str
@@ -101,6 +103,7 @@ class LaneStatus(Struct, kw_only=True):
     full: str | None = None
     forgets: list[WaitingForget] | None = None
     queue: QueueMembers | None = None
+    policies: list[str] | None = None
     errors: list[str] = []
 
 
@@ -243,6 +246,7 @@ def _read_broker(found: list[LaneStatus], local: Container[str]) -> dict[str, Ef
         for status in found:
             status.errors.append(str(error))
     _read_members(found)
+    _read_policies(found)
     return depths
 
 
@@ -265,6 +269,21 @@ def _read_members(found: list[LaneStatus]) -> None:
             status.queue = members_of(status.lane)
         except (Unavailable, ConfigurationError) as error:
             status.errors.append(str(error))
+
+
+def _read_policies(found: list[LaneStatus]) -> None:
+    harms_of = open_harms(load(BrokerSettings))
+    if harms_of is None:
+        return
+    try:
+        harms = harms_of([status.lane for status in found])
+    except (Unavailable, ConfigurationError) as error:
+        for status in found:
+            if str(error) not in status.errors:
+                status.errors.append(str(error))
+        return
+    for status in found:
+        status.policies = harms[status.lane]
 
 
 def _sample(status: LaneStatus, admin: LaneAdmin, since: float, sample_s: float) -> bool:

@@ -47,9 +47,10 @@ def status(
     READY are messages in the queue that no coordinator holds yet; up to LANE_PREFETCH more are with the active one. A
     paused lane keeps those that it has: `held` says how many, with the coordinator's address.
     CONSUMERS are counted by RabbitMQ, which (3.10) counts the active one and no standby. With RABBITMQ_ADMIN_URL each
-    lane has the members of its queue, its leader, and whether a majority is online. With the addresses of coordinators
-    and effect workers it also knows why a lane is suspended, and that a provider is away. Exit status 1: something is
-    away; the rest is shown. With --watch and --json each line is one JSON value, and the status is that of the last.
+    lane has the members of its queue, its leader, and whether a majority is online, and what policies do to its queues
+    by which they would lose messages. With the addresses of coordinators and effect workers it also knows why a lane is
+    suspended, and that a provider is away. Exit status 1: something is away; the rest is shown. With --watch and --json
+    each line is one JSON value, and the status is that of the last.
     """
     quiet()
     if rounds is not None and not watch:
@@ -156,6 +157,7 @@ def _print(found: list[LaneStatus], silent: list[str]) -> None:
                 "  holder": _holder(status),
                 "  paused": status.paused,
                 "  queue": status.queue and str(status.queue),
+                "  policies": "\n".join(status.policies or []) or None,
                 "  held": _held(status),
                 "  full": status.full,
                 "  move": None if status.move is None else in_words(status.move),

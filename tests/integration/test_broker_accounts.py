@@ -1,5 +1,6 @@
 """`coordinator broker-accounts` on a real RabbitMQ: what it prints makes the accounts, and what it applies, too."""
 
+import asyncio
 import json
 import stat
 import subprocess
@@ -18,14 +19,18 @@ from coordinator.accounts.broker_names import broker_names
 from coordinator.accounts.management import open_management
 from coordinator.cli import cli
 from coordinator.dev.servers.rabbitmq import RabbitMQ
+from coordinator.operate.queue_policies import open_harms
 from coordinator.registry import Registry
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.definitions import password_hash, rights_of
-from coordinator.transports.rabbitmq.rights import BrokerAccount, broker_accounts
+from coordinator.transports.rabbitmq.rights import NOTHING, BrokerAccount, broker_accounts
 from gateways.app import APP
 from tests.support.compose_file import read_compose_file
 from tests.support.managed_rabbitmq import ManagedRabbitMQ
 from tests.support.rabbitmqctl import control_environment, control_program, evaluate
 from tests.support.servers import REFERENCE_APP
+from tests.support.system import wait_until
 
 ACCOUNTS = broker_accounts(broker_names(Registry(APP)))
 NAMES = [account.name for account in ACCOUNTS]
@@ -262,3 +267,26 @@ def test_nobody_can_log_in_as_guest(broker: ManagedRabbitMQ) -> None:
     assert not logs_in(f"amqp://guest:guest@127.0.0.1:{broker.port}/%2F")
     assert not logs_in(f"amqp://guest:@127.0.0.1:{broker.port}/%2F")
     assert logs_in(broker.url)
+
+
+async def test_an_account_that_only_looks_is_told_of_policies_by_which_a_lane_would_lose_messages(
+    broker: ManagedRabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, vhost = open_management(broker.admin_url), quote(VHOST, safe="")
+    server._call("PUT", "users/watch", {"password": "watch", "tags": "monitoring"})
+    server.put_rights("watch", VHOST, {"configure": NOTHING, "write": NOTHING, "read": NOTHING})
+    monkeypatch.setenv("RABBITMQ_ADMIN_URL", f"http://watch:watch@127.0.0.1:{broker.management_port}")
+    harms_of = open_harms(BrokerSettings(url=url_of(broker)))
+    assert harms_of is not None
+    connection = await AmqpConnection.open(
+        BrokerSettings(url=f"amqp://administrator:administrator@127.0.0.1:{broker.port}/{vhost}"), "test"
+    )
+    channel = await connection.channel()
+    await channel.declare_lane("seats", 1 << 20)
+    server._call("PUT", f"policies/{vhost}/all", {"pattern": "dead$", "definition": {"message-ttl": 60_000}})
+    wanted = {"seats": ["writes.seats.dead has message-ttl 60000 by the policy all"]}
+    await asyncio.to_thread(wait_until, lambda: harms_of(["seats"]) == wanted, "the policy is seen")
+    server._call("DELETE", f"policies/{vhost}/all")
+    await asyncio.to_thread(wait_until, lambda: harms_of(["seats"]) == {"seats": []}, "there is none any more")
+    await connection.close()
+    delete_accounts(broker, ["watch"])
