@@ -256,7 +256,8 @@ class Orders:
     def _check(self, letter: DeadLetter, emission: Emission) -> None:
         """Raises Rejected for a command that this lane, in its present state, would not even try."""
         message = CommandMessage(
-            command_id=emission.command_id,
+            # Its own says who has made it: the replay has one of the system's, whoever sent the command.
+            command_id=letter.command_id,
             type=emission.type,
             arguments=emission.arguments,
             origin=emission.options.origin,

@@ -11,8 +11,10 @@ from coordinator.lane.delivery import Arrival, OldLetter
 from coordinator.protocol.fingerprints import UNKEYED, Fingerprints, arguments_again
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.service.commands import ClassFailed, Command, parse, repeated
+from coordinator.service.continuation import is_continuation
 from coordinator.service.descriptions import described
 from coordinator.service.errors import InvalidCommand
+from coordinator.service.ids import is_system_id
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.repeated_names import colons_min, repeated_name
 from coordinator.service.targets import ANYWHERE, Targets
@@ -103,7 +105,7 @@ def prepare(
     is_newer = False
     if defect is None:
         handler = handlers.get(message.type or "")
-        if handler is None or not _may_issue(message, handler):
+        if handler is None or not _may_send(message, handler):
             defect = _refused_type(message, handler, handlers)
             # No release takes arguments that are no JSON object.
             is_object = _is_object(message.arguments) if is_large else again is not None and again.startswith(b"{")
@@ -184,9 +186,12 @@ def _is_newer(handler: Handler[Any], message: CommandMessage) -> bool:
 
 def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handlers: Handlers) -> Defect:
     if handler is None:
-        own = sorted(name for name, each in handlers.items() if name not in CONTROL_TYPES and _may_issue(message, each))
+        own = sorted(name for name, each in handlers.items() if name not in CONTROL_TYPES and _may_send(message, each))
         text = f"this lane has no command type {message.type!r}; it has {', '.join(own) or 'none'}"
         return Defect(UNKNOWN_TYPE, text)
+    if _may_issue(message, handler):
+        text = f"{message.type} is what lanes make of outcomes: name it as the continuation of a command"
+        return Defect("forbidden_command_type", text)
     return Defect(
         "forbidden_command_type",
         f"{message.type} is the system's own or an operator's, and is taken from the exchange writes.system only",
@@ -210,6 +215,15 @@ def _refused_continuation(
             "forbidden_command_type", f"continuation {continuation}: it is the system's own, or an operator's"
         )
     return None
+
+
+def _may_send(message: CommandMessage, handler: Handler[Any]) -> bool:
+    """A continuation says what became of a command, which only lanes know: one that a lane has made has an id of the
+    system's form, which no stranger's message has."""
+    if not _may_issue(message, handler):
+        return False
+    is_made_by_a_lane = message.command_id is not None and is_system_id(message.command_id)
+    return message.origin == "system" or is_made_by_a_lane or not is_continuation(handler.command)
 
 
 def _may_issue(message: CommandMessage, handler: Handler[Any]) -> bool:

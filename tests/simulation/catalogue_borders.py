@@ -115,7 +115,7 @@ def _forbidden_type_obeyed(patches: Patches) -> None:
     patches.rewrite(
         request_module,
         "prepare",
-        "if handler is None or not _may_issue(message, handler):",
+        "if handler is None or not _may_send(message, handler):",
         "if handler is None:",
     )
     for module in (admission_module, parking_module, orders_module):

@@ -6,17 +6,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.lane.control import CONTROL_HANDLERS
-from coordinator.lane.delivery import Settlement
+from coordinator.lane.control import CONTROL_HANDLERS, ReplayLetter
+from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.lane.request import prepare
-from coordinator.protocol.wire import CommandMessage
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.wire import CommandMessage, Envelope
 from coordinator.registry import registry, targets_of
 from coordinator.runtime.settings import LaneSettings
+from coordinator.service.continuation import Continuation
+from coordinator.service.ids import continuation_command_id
 from coordinator.service.options import Origin
 from coordinator.service.service import Service
 from coordinator.service.targets import Targets
-from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.service.unit_of_work import Handler, UnitOfWork
+from coordinator.stores.lane_tables import DeadLetter, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from shared.payments import SERVICE as PAYMENTS
 from shared.users import SERVICE as USERS
@@ -26,6 +30,20 @@ from tests.support.store_contract import NOW
 
 TARGETS = Targets("users", targets_of(registry().services))
 USERS_HANDLERS = {handler.command.type: handler for handler in USERS.handlers}
+
+
+HEARD_BODY = b'{"command_id":"x","command_type":"t","status":"applied"}'
+
+
+class Heard(Continuation, type="users.heard"):
+    """What became of whatever. Anybody may name it: its handler is not internal."""
+
+
+def heard(_work: UnitOfWork, _command: Heard) -> None: ...
+
+
+HEARS = Service("users", handlers=[Handler(Heard, heard)])
+MADE = continuation_command_id(f"users.create {command_id(1)}")
 
 
 def defect_of(service: Service, message: CommandMessage) -> str | None:
@@ -71,6 +89,32 @@ def test_a_continuation_goes_to_a_lane_that_there_is(origin: Origin, continuatio
     assert defect_of(USERS, asked) == defect
     refused = prepare(asked, {}, redelivered=False, targets=TARGETS).message.continuation
     assert refused == (None if defect == "unknown_lane" else continuation)
+
+
+@pytest.mark.parametrize(
+    ("origin", "own_id", "defect"),
+    [("public", command_id(1), "forbidden_command_type"), ("public", MADE, None), ("system", command_id(1), None)],
+)
+def test_what_became_of_a_command_only_a_lane_says(origin: Origin, own_id: str, defect: str | None) -> None:
+    """Whoever may name a continuation for his own command cannot say it of another's, such as a saga's step."""
+    asked = CommandMessage(command_id=own_id, type=Heard.type, arguments=HEARD_BODY, origin=origin)
+    assert defect_of(HEARS, asked) == defect
+    named = msgspec.structs.replace(message("lane.marker", "public"), continuation=Heard.type)
+    handlers = {handler.command.type: handler for handler in HEARS.handlers}
+    assert prepare(named, handlers, redelivered=False, targets=TARGETS).message.continuation == Heard.type
+
+
+def test_nor_does_it_become_true_by_a_replay() -> None:
+    database = MemoryDatabase()
+    lane = Lane(HEARS, MemoryStore(database), lambda: NOW, "me", LaneSettings(), time.monotonic, TARGETS.known)
+    forged = [decode(Envelope(message_id=own_id, type=Heard.type), HEARD_BODY) for own_id in (command_id(1), MADE)]
+    settlement = lane.apply([Delivery(tag=tag, commands=each, reply_to="q") for tag, each in enumerate(forged, 1)], 1)
+    assert isinstance(settlement, Settlement)
+    assert codes(settlement.outcomes) == ["forbidden_command_type", "reserved_command_id"]
+    orders = [delivery(10 + row.id, ReplayLetter(letter=row.id)) for row in database.rows(DeadLetter)]
+    replayed = lane.apply(orders, 1)
+    assert isinstance(replayed, Settlement)
+    assert codes(replayed.outcomes) == ["forbidden_command_type", "forbidden_command_type"]
 
 
 def test_effects_are_not_told_of_as_lanes() -> None:
