@@ -59,7 +59,8 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
             letter = basis.letters.failed(message, defect, verdict.traceback, sequence)
         else:
             bare = BareFailure(entry.command_id, entry.type, verdict.code or "", text or "")
-    if verdict.is_of_rule and request.parked_key is None:
+    if verdict.is_of_rule:
+        # Also of one that has waited itself: whoever may not issue it waits, too, since a rule is asked in its turn.
         request = msgspec.structs.replace(request, parks_key=False)
     if (basis.parking.rows or request.parks_key) and basis.spared < BARE:
         basis.parking.settled(basis.work, request, standing, entry)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.lane.control import Release
 from coordinator.lane.delivery import Delivery
 from coordinator.service.allowing import any_principal, anybody, has_scope
 from coordinator.service.principal import Principal, UnbelievedAccount
@@ -164,6 +165,28 @@ class AllowContract:
         unlucky = Deposit(id=1, amount=13)
         told = lane.outcomes(delivery(1, unlucky, actor=BOB, origin="public"), deposit(2, ADA))
         assert codes(told) == ["handler_error", "applied"]
+        assert lane.rows(ParkedCommand) == []
+
+    @pytest.mark.parametrize("what", ["allow", "reads"])
+    def test_nor_does_it_once_it_has_waited_behind_a_failed_one(self, open_store: OpenStore, what: str) -> None:
+        """Whoever may not issue it waits as well, and would keep those behind him waiting for an operator once more."""
+
+        def rule(who: Principal, _command: Deposit, _rows: Reading) -> bool:
+            assert what == "reads" or who != BOB
+            return who == ADA
+
+        def reads(command: Deposit) -> Any:
+            assert what == "allow" or command.amount != 13
+            return [Account.at(command.id)]
+
+        lane = ruled(open_store, rule, reads=reads)
+        lane.do(Remark(id=1, note="broken"))
+        assert codes(lane.outcomes(delivery(10, Fragile(id=1, amount=1)))) == ["handler_error"]
+        unlucky = delivery(11, Deposit(id=1, amount=13), actor=BOB, origin="public")
+        assert lane.outcomes(unlucky, deposit(12, ADA)) == []
+        (key,) = {row.ordering_key for row in lane.rows(ParkedCommand)}
+        told = lane.outcomes(delivery(20, Release(ordering_key=key, command_id=command_id(10))))
+        assert codes(told) == ["applied", "handler_error", "applied"]
         assert lane.rows(ParkedCommand) == []
 
     def test_who_may_not_takes_no_room_from_those_who_wait(self, open_store: OpenStore) -> None:
