@@ -5,6 +5,7 @@ import secrets
 import stat
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -88,24 +89,45 @@ class KeptPasswords:
 
     def given(self, account: str) -> str:
         password = self.known(account)
-        if password is None:
-            password = secrets.token_urlsafe(_MADE_BYTES)
-            self.write(self.path(account), f"{password}\n")
-        return password
+        if password is not None:
+            return password
+        made = secrets.token_urlsafe(_MADE_BYTES)
+        self._write(self.path(account), f"{made}\n", is_new=True)
+        # Where another run has made one meanwhile, that counts.
+        return self.known(account) or made
 
     def write(self, path: Path, text: str) -> None:
         """Write a file that only we may read, whole or not at all. Raises ConfigurationError."""
-        unfinished = path.with_name(f"{path.name}.new")
+        self._write(path, text, is_new=False)
+
+    def _write(self, path: Path, text: str, *, is_new: bool) -> None:
+        """`is_new`: a file that is there by now stays."""
+        # Another run may write the same file: each has a name of its own until it is whole.
+        unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            unfinished.unlink(missing_ok=True)
             with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            unfinished.replace(path)
+            if not (is_new and _is_linked(unfinished, path)):
+                unfinished.replace(path)
         except OSError as error:
+            with suppress(OSError):
+                unfinished.unlink()
             raise ConfigurationError(f"--passwords: {path} cannot be written: {error.strerror}") from None
+
+
+def _is_linked(unfinished: Path, path: Path) -> bool:
+    """Give a file its name, unless another one has it. False: the file system has no links."""
+    try:
+        path.hardlink_to(unfinished)
+    except FileExistsError:
+        pass
+    except OSError:
+        return False
+    unfinished.unlink()
+    return True
 
 
 def _checked(password: str, where: str) -> str:

@@ -1,6 +1,7 @@
 """Secrets that stand in files: USERS_DATABASE_URL_FILE in place of USERS_DATABASE_URL."""
 
 import os
+import secrets
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,34 @@ def test_a_folder_of_passwords_into_which_others_can_put_theirs_is_refused(tmp_p
         kept.given("items_lane")
     tmp_path.chmod(0o700)
     assert kept.known("users_lane") == password
+
+
+def test_of_two_runs_that_make_a_password_at_once_the_first_counts_for_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one gives the server a password that the file does not have."""
+    first, second = KeptPasswords(tmp_path), KeptPasswords(tmp_path)
+    given: list[str] = []
+    made = secrets.token_urlsafe
+
+    def meanwhile(size_bytes: int) -> str:
+        monkeypatch.setattr(secrets, "token_urlsafe", made)
+        given.append(second.given("users_lane"))
+        return made(size_bytes)
+
+    monkeypatch.setattr(secrets, "token_urlsafe", meanwhile)
+    assert [first.given("users_lane"), first.known("users_lane")] == given * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["users_lane.password"]
+
+
+def test_a_file_system_without_links_keeps_passwords_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    kept = KeptPasswords(tmp_path)
+    assert kept.given("users_lane") == kept.known("users_lane")
+    assert [path.name for path in tmp_path.iterdir()] == ["users_lane.password"]
 
 
 def test_what_is_no_secret_has_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
