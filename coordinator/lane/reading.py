@@ -33,7 +33,7 @@ def named_rows(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Nam
         given: Iterable[Named] = ()
         try:
             given = _named_by(request.handler, request.command)
-            if type(given) is not tuple:
+            if type(given) is not tuple or len(given) > READS_MAX:
                 given = _listed(given)
             refs += [checks.reference(ref) for ref in given]
         except BaseException as error:  # noqa: BLE001  # a function of the service's author

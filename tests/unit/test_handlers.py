@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from coordinator.client import Written
-from coordinator.lane.reading import Named, named_rows
+from coordinator.lane.reading import READS_MAX, Named, named_rows
 from coordinator.lane.request import prepare
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
@@ -41,6 +41,14 @@ def test_a_handler_reads_its_target_unless_it_says_more() -> None:
     assert read(target=None) == ([], {})
     assert read(reads=lambda _: ()) == ([], {})
     assert "target returns a reference" in read(target=lambda _: 5)[1][0]
+    for made in (tuple, list, iter):
+        # Whoever sends the command may choose how many: they are read before its rule is asked.
+        named = [account] * READS_MAX
+        assert read(reads=lambda _: made(named)) == (named, {})  # noqa: B023
+        assert read(reads=lambda _: made([*named, account])) == (  # noqa: B023
+            [],
+            {0: f"`reads` of Deposit: ValueError: more than {READS_MAX} rows"},
+        )
 
 
 def test_a_handler_s_result_is_what_its_function_returns() -> None:
