@@ -77,6 +77,9 @@ def effects_account(service: str) -> str:
 def broker_accounts(names: BrokerNames) -> tuple[BrokerAccount, ...]:
     """All accounts of a system. Each lane, gateway and service with effects has one of its own: with it nobody takes
     the commands, effects or outcomes of another. A process with several lanes has one with the rights of each.
+
+    Who binds queues of his own to an exchange may do so by any routing key: lanes and effect workers can get copies of
+    what others are sent.
     """
     of_lanes = {lane: _of_lane(lane, has_effects=lane in names.calling) for lane in names.lanes}
     return (

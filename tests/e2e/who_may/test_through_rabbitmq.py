@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.outside_calls import effects_key
+from coordinator.transports.rabbitmq.rights import effects_account
 from coordinator.transports.rabbitmq.topology import (
     DEAD_EXCHANGE,
     SYSTEM_EXCHANGE,
@@ -216,7 +217,7 @@ def exchange_declared(stage: Stage) -> Trial:
     return lambda channel: channel.exchange_declare(name, "direct"), is_there
 
 
-def bound(stage: Stage) -> Trial:
+def bound(stage: Stage, queue: str = LANE) -> Trial:
     key = f"another{next(_names)}"
 
     def is_routed() -> bool:
@@ -224,10 +225,17 @@ def bound(stage: Stage) -> Trial:
             stage.admin.basic_publish(WRITES_EXCHANGE, key, b"{}", mandatory=True)
         except UnroutableError:
             return False
-        stage.admin.queue_unbind(LANE, WRITES_EXCHANGE, key)
+        stage.admin.queue_unbind(queue, WRITES_EXCHANGE, key)
         return True
 
-    return lambda channel: channel.queue_bind(LANE, WRITES_EXCHANGE, key), is_routed
+    return lambda channel: channel.queue_bind(queue, WRITES_EXCHANGE, key), is_routed
+
+
+def copied(stage: Stage) -> Trial:
+    """To a queue that is the account's own, if it has one."""
+    lane = stage.account.removesuffix("_lane")
+    own = dead_queue_name(lane) if lane != stage.account else REPLIES
+    return bound(stage, EFFECTS if stage.account == effects_account("payments") else own)
 
 
 PREPARATIONS: Final[dict[str, Preparation]] = {
@@ -253,7 +261,8 @@ PREPARATIONS: Final[dict[str, Preparation]] = {
     "declare a queue of replies of its own": declared("replies.gateway.{gateway}."),
     "declare a queue of any name": declared("mine"),
     "declare an exchange of any name": exchange_declared,
-    "have commands for another lane come to a queue": bound,
+    "have commands for another lane come to a lane's queue": bound,
+    "have copies of commands for another lane come to a queue of its own": copied,
 }
 
 
