@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from coordinator.runtime.host_names import checked_hosts
 from coordinator.runtime.settings import Limits
 
 METHODS: Final = ("keys", "tokens", "none")
@@ -24,6 +25,13 @@ class AccessSettings(BaseSettings, Limits):
         description="How callers prove who they are: `keys`, `tokens`, or `keys tokens`; `none` lets everybody in. "
         "Unset, a gateway on a loopback address lets in who asks as localhost or 127.0.0.1, through no proxy that says "
         "so and no page of another site, and no gateway starts on others.",
+    )
+    open_as: str = Field(
+        default="",
+        description="With `none`: the names of hosts, with spaces between, by which everybody may ask a gateway, "
+        "beside `localhost` and `127.0.0.1`. By other names, and for pages of other sites, it refuses everything then. "
+        "Unset, every name counts, also that of a site that leads here. The operations gateway has "
+        "`OPERATIONS_OPEN_AS`.",
     )
     keys_refresh_s: float = Field(
         default=2.0, ge=0.1, description="How often a gateway reads the API keys: a revoked one counts no longer."
@@ -58,6 +66,11 @@ class AccessSettings(BaseSettings, Limits):
     @classmethod
     def _in_one_form(cls, text: str) -> str:
         return " ".join(dict.fromkeys(text.replace(",", " ").split()))
+
+    @field_validator("open_as")
+    @classmethod
+    def _hosts(cls, text: str) -> str:
+        return " ".join(checked_hosts(text.replace(",", " ").split()))
 
     @field_validator("methods")
     @classmethod

@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 
 from aiohttp import web
 
-from coordinator.access.opening import asks_who_asks, check_access, is_own_machine, open_authenticator, tables_for
+from coordinator.access.opening import asks_who_asks, check_access, open_authenticator, tables_for
 from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database
 from coordinator.dev import helpers
@@ -30,7 +30,7 @@ from coordinator.http.app import Gateway, ServedGateway, create_joint_app
 from coordinator.http.database_part import CONNECTIONS
 from coordinator.http.hosts import tenant_by_host, tenants_hosts
 from coordinator.http.operations import CHECKS, Check
-from coordinator.http.own_machine import OWN_MACHINE
+from coordinator.http.own_machine import ASKED_AS, asked_as
 from coordinator.http.server import listening, stopped
 from coordinator.http.tenants import TenantApps, front_app, settings_of_one
 from coordinator.migrations.migrate import migrate
@@ -234,7 +234,8 @@ class _Run:
             services=services,
             shows_metrics=not self._tenants,
         )
-        app[OWN_MACHINE] = is_own_machine(self._access, host)
+        if (asked := asked_as(self._access, host)) is not None:
+            app[ASKED_AS] = asked
         if self._has_broker:
             # What is here is served without it.
             app[CHECKS].append(Check("services elsewhere", self._bridge_problem, required=False))

@@ -9,7 +9,7 @@ from coordinator.client.recency import ReadDatabase
 from coordinator.client.writes import SentArguments
 from coordinator.http.authentication import AUTHENTICATION
 from coordinator.http.headers import NO_PREFERENCES
-from coordinator.http.own_machine import OWN_MACHINE
+from coordinator.http.own_machine import ASKED_AS
 from coordinator.http.principal_limits import PrincipalShare
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.runtime.telemetry import Stages
@@ -36,10 +36,10 @@ class RequestContext:
 
     __slots__ = (
         "arrived_s",
+        "asked_as",
         "authentication",
         "caller",
         "error",
-        "is_own_machine",
         "is_repeatable",
         "parsed",
         "places",
@@ -61,7 +61,7 @@ class RequestContext:
         self.settings = app[SETTINGS]
         self.targets = app.get(TARGETS, ANYWHERE)
         self.authentication = app.get(AUTHENTICATION)
-        self.is_own_machine = app.get(OWN_MACHINE, False)
+        self.asked_as = app.get(ASKED_AS)
         self.arrived_s = stages.began_s
         self.trace = trace
         # What caused the request, if it said so.

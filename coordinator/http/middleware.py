@@ -74,8 +74,8 @@ async def _answered(
     try:
         if context.authentication is not None and not is_open_to_all(request):
             await _find_out_who_asks(request, context, context.authentication)
-        if context.is_own_machine:
-            check_own_machine(request)
+        if context.asked_as is not None:
+            check_own_machine(request, context.asked_as)
         await ask_for_body(request, settings.body_bytes_max)
         needs = "Read-After" in request.headers and request.method in _READS and READ_DATABASES in request.app
         return await (_recent(request, handler) if needs else handler(request))

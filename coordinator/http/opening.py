@@ -9,13 +9,13 @@ import structlog
 from aiohttp import web
 from msgspec import Struct
 
-from coordinator.access.opening import asks_who_asks, is_own_machine, open_authenticator, tables_for
+from coordinator.access.opening import asks_who_asks, open_authenticator, tables_for
 from coordinator.access.settings import AccessSettings
 from coordinator.client.api_keys import ApiKeysReader
 from coordinator.client.database import close_database, is_replica, open_database, reading_problem
 from coordinator.http.app import Gateway, ServedGateway, create_joint_app
 from coordinator.http.database_part import CONNECTIONS
-from coordinator.http.own_machine import OWN_MACHINE
+from coordinator.http.own_machine import ASKED_AS, asked_as
 from coordinator.runtime.addresses import WITHOUT_SERVER, address_of, parse_address
 from coordinator.runtime.settings import BrokerSettings, GatewaySettings, ReaderSettings, load
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
@@ -80,7 +80,8 @@ class OpenGateway:
             services=services,
             shows_metrics=process.shows_metrics,
         )
-        self.app[OWN_MACHINE] = is_own_machine(access, process.host)
+        if (asked := asked_as(access, process.host)) is not None:
+            self.app[ASKED_AS] = asked
         self.app.cleanup_ctx.append(self._connected)
 
     async def check(self) -> None:

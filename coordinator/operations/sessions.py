@@ -20,8 +20,8 @@ from coordinator.http.own_machine import authority_of, is_of_another_site, is_pa
 from coordinator.http.problems import REALM, RequestRefused
 from coordinator.http.token_bucket import TokenBucket
 from coordinator.operate.output import as_user
-from coordinator.operations.hosts import LOOPBACK_NAMES, host_of
 from coordinator.operations.lane_access import LaneAccess, LaneRights, rights_of_everybody
+from coordinator.runtime.host_names import LOOPBACK_NAMES, host_of
 
 COOKIE: Final = "operations_session"
 """With the port, since a cookie is of a host, whatever the port: two gateways of one machine have one each."""

@@ -4,7 +4,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.operate.processes import checked_addresses
-from coordinator.operations.hosts import checked_hosts
+from coordinator.runtime.host_names import checked_hosts
 from coordinator.runtime.settings import Limits
 
 

@@ -13,12 +13,12 @@ from coordinator.access.authenticator import NotAuthentic
 from coordinator.access.settings import AccessSettings
 from coordinator.http.problems import RequestRefused
 from coordinator.operate.output import BY_CHARACTERS_MAX, as_user
-from coordinator.operations.hosts import LOOPBACK_NAMES
 from coordinator.operations.lane_access import LaneAccess, author_of, rights_of_everybody
 from coordinator.operations.lane_routes import COLLECTOR
 from coordinator.operations.main import operations_app
 from coordinator.operations.sessions import COOKIE, HOST_PREFIX, MARK_HEADER, Sessions
 from coordinator.operations.settings import OperationsSettings
+from coordinator.runtime.host_names import LOOPBACK_NAMES
 from coordinator.runtime.settings import GatewaySettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.principal import Principal

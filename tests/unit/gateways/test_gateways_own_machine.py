@@ -4,10 +4,11 @@ from contextlib import nullcontext
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
+from pydantic import ValidationError
 
 from coordinator.access.opening import is_own_machine
 from coordinator.access.settings import AccessSettings
-from coordinator.http.own_machine import check_own_machine
+from coordinator.http.own_machine import AskedAs, asked_as, check_own_machine
 from coordinator.http.problems import RequestRefused
 
 
@@ -102,3 +103,53 @@ def test_a_link_to_this_machine_is_followed_from_anywhere(method: str, *, is_ser
 )
 def test_whoever_says_who_may_ask_has_said_it(methods: str, host: str, is_own: bool) -> None:
     assert is_own_machine(AccessSettings(methods=methods), host) is is_own
+
+
+OPEN = AskedAs(frozenset({"gateway", "shop.example"}), by_proxy=True)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "gateway:8080"},
+        {"Host": "Shop.example", "Origin": "https://shop.example"},
+        {"Host": "127.0.0.1:8080"},
+        {"Host": "localhost", "X-Forwarded-For": "10.0.0.5"},
+        {},
+    ],
+)
+def test_who_lets_everybody_in_may_say_by_which_names(headers: dict[str, str]) -> None:
+    check_own_machine(make_mocked_request("POST", "/", headers=headers), OPEN)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "elsewhere.example:8080", "Origin": "http://elsewhere.example:8080", "Sec-Fetch-Site": "same-origin"},
+        {"Host": "localhost", "Origin": "https://elsewhere.example"},
+        {"Host": "shop.example.elsewhere.example"},
+        {"Host": "gateway", "Sec-Fetch-Site": "cross-site"},
+        {"Host": "10.0.0.5"},
+    ],
+)
+def test_then_no_page_of_a_site_whose_name_leads_here_asks(headers: dict[str, str]) -> None:
+    with pytest.raises(RequestRefused, match="ACCESS_OPEN_AS"):
+        check_own_machine(make_mocked_request("POST", "/", headers=headers), OPEN)
+
+
+@pytest.mark.parametrize(
+    ("methods", "open_as", "asked"),
+    [
+        ("", "shop.example", AskedAs()),
+        ("none", "", None),
+        ("none", "Gateway, shop.example", OPEN),
+        ("keys", "shop.example", None),
+    ],
+)
+def test_names_count_where_everybody_is_let_in(methods: str, open_as: str, asked: AskedAs | None) -> None:
+    assert asked_as(AccessSettings(methods=methods, open_as=open_as), "127.0.0.1") == asked
+
+
+def test_what_is_no_name_of_a_host_is_refused_at_the_start() -> None:
+    with pytest.raises(ValidationError, match="is no name of a host"):
+        AccessSettings(methods="none", open_as="http://shop.example")

@@ -1,4 +1,4 @@
-"""Names of hosts by which this gateway may be asked, where it asks nobody who he is."""
+"""Names of hosts by which a gateway may be asked, where it asks nobody who he is."""
 
 from typing import Final
 from urllib.parse import urlsplit
