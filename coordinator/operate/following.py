@@ -144,7 +144,7 @@ def kept_answer_stop(admin: LaneAdmin, condition: LaneCondition, text: str, comm
         if waits is None:
             return stop
         stop = msgspec.structs.replace(stop, kind=waits.kind, target=waits.target)
-        return stop if stop.why is not None else held_up(stop, {lane: condition})
+        return stop if stop.why is not None or condition.is_local else held_up(stop, {lane: condition})
     if calls or condition.effects is None:
         made = "; ".join(carried_out_stop(*each).text for each in calls)
         text = f"{text}; its call to the outside is {made}" if made else text
@@ -191,6 +191,8 @@ def held_up(stop: Stop, conditions: Conditions) -> Stop:
 
 def _on_its_way(stop: Stop, sender: LaneCondition, conditions: Conditions) -> Stop:
     receiving = conditions.get(stop.target or "")
+    if stop.kind == "outbox" and sender.is_local and stop.target == effects_key(stop.lane):
+        return _with_worker(stop, sender)
     if stop.kind == "outbox" and sender.is_local and receiving is not None and receiving.is_local:
         return _handed_over(stop, receiving)
     if stop.kind == "outbox" and receiving is not None and receiving.full is not None:
@@ -245,6 +247,14 @@ def _unseen_stop(condition: LaneCondition, command_id: str, command_type: str | 
         why=f"lane {lane} cannot be looked into: {condition.why}",
         todo=lane_todo(condition),
     )
+
+
+def _with_worker(stop: Stop, condition: LaneCondition) -> Stop:
+    """A call to the outside that a lane of a process has handed over to the worker there: until it is carried out it
+    stays in the outbox."""
+    text = f"with the worker of {stop.target} in the process of lane {stop.lane}, which has not carried it out yet"
+    call = outside_stop(condition, text, stop.command_id or "", stop.type, asked_at=stop.at)
+    return msgspec.structs.replace(stop, text=text, why=call.why, todo=call.todo)
 
 
 def queued_stop(condition: LaneCondition, command_id: str, command_type: str | None) -> Stop:

@@ -393,6 +393,19 @@ def test_what_the_broker_has_refused_says_so_until_its_lane_tries_again() -> Non
     assert held_up(late, idle | {"users": local}).why == why
 
 
+def test_a_call_that_is_with_the_worker_of_its_process_says_why_there_is_no_answer() -> None:
+    """It stays in the outbox until it is carried out, and no broker has to do with it."""
+    at = now() - timedelta(seconds=9)
+    stop = Stop(kind="outbox", lane="users", text="the broker has not taken it", target="effects.users", at=at)
+    effects = EffectsCondition(state="working", why="the last 6 calls had no answer", waiting=1, oldest_s=9.0)
+    held = held_up(stop, {"users": condition(is_local=True, effects=effects)})
+    assert (
+        held.text == "with the worker of effects.users in the process of lane users, which has not carried it out yet"
+    )
+    assert held.why == "its call to the outside has had no result for 9 s; the last 6 calls had no answer"
+    assert "at the log of the process" in (held.todo or "")
+
+
 def test_what_waits_for_a_lane_of_the_same_process_is_kept_by_that() -> None:
     """It stays in the outbox until it is settled there: no broker has refused it."""
     stop = Stop(kind="outbox", lane="users", text="in the outbox: the broker has not taken it", target="items")
