@@ -46,6 +46,9 @@ def also_kept(why: str | None, todo: str | None, condition: LaneCondition | None
     its_why, its_todo = lane_why(condition), lane_todo(condition)
     if why is None:
         return its_why, its_todo
+    if condition.state == "suspended" and condition.why is not None and condition.why in why:
+        # One broker, or whatever, keeps both.
+        return why, todo or its_todo
     if todo is not None and its_todo is not None:
         todo = f"{todo}; and for lane {condition.lane}: {its_todo}"
     return f"{why}; {its_why}", todo or its_todo

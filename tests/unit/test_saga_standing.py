@@ -238,6 +238,11 @@ def test_a_saga_names_its_own_lane_too_where_that_takes_no_answer_now() -> None:
     waits = msgspec.structs.replace(stop, lane="users", why="lane users is paused: a release", todo="resume it")
     said = standing_of("purchase", row, [step], [waits], service, {"users": paused})
     assert (said["why"], said["todo"]) == (waits.why, waits.todo)
+    # Nor is a cause said again that keeps both.
+    silent = msgspec.structs.replace(paused, state="suspended", why="the broker does not answer")
+    waits = msgspec.structs.replace(stop, why="lane payments is suspended: the broker does not answer")
+    said = standing_of("purchase", row, [step], [waits], service, {"users": silent})
+    assert (said["why"], said["todo"]) == (waits.why, waits.todo)
 
 
 @pytest.mark.parametrize(
