@@ -193,7 +193,7 @@ class LaneCollector:
         for lane, found in zip(self.lanes, looks, strict=True):
             look = self._looks[lane] = found or _late(lane)
             if lane in self._brokered:
-                _note_depth(look, lane, "RabbitMQ does not answer" if depths is None else depths)
+                _note_depth(look, lane, "the broker does not answer" if depths is None else depths)
         local = [lane for lane in self.lanes if self._looks[lane].is_local]
         full = full_queues({lane: self._looks[lane].status for lane in self.lanes}, local)
         for lane in self.lanes:

@@ -1,6 +1,7 @@
 """How often the operations gateway looks at the lanes: not as often as anybody likes."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -61,3 +62,19 @@ async def test_the_next_look_comes_sooner_once_somebody_watches(monkeypatch: pyt
     await looks.reach(2)
     assert loop.time() - began_s < 4
     await anext(looking, None)
+
+
+async def test_a_broker_that_hangs_is_not_called_by_the_name_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a Redis."""
+    monkeypatch.setenv("AMQP_URL", "redis://127.0.0.1:9/0")
+    monkeypatch.setattr("coordinator.operations.collector.LOOK_TIMEOUT_S", 0.05)
+    released = threading.Event()
+    collector = LaneCollector(("users",), [], 0.2)
+    monkeypatch.setattr(collector._broker, "look", lambda _: released.wait(10))
+    looking = collector.running(None)  # type: ignore[arg-type]  # of which it knows nothing
+    await anext(looking)
+    async with asyncio.timeout(10):
+        await collector.next(0)
+    released.set()
+    await anext(looking, None)
+    assert "the broker does not answer" in collector.views["users"].status.errors
