@@ -60,7 +60,9 @@ def state_of(
     if status.move is not None and status.move.step == "moved":
         return "moved", f"it {in_words(status.move)}"
     if status.is_paused:
-        return "paused", status.paused
+        # Resumed, it would go on no further.
+        behind = _nobody(status, own) or (_first(status.errors) if is_local and status.ready is None else None)
+        return "paused", status.paused if behind is None else f"{status.paused}; {behind}"
     if reasons or status.suspended is not None:
         return "suspended", status.suspended or reasons[0]
     if status.rate:
@@ -89,15 +91,22 @@ def _keeping(status: LaneStatus, processes: Sequence[SeenProcess]) -> list[SeenP
 
 def _stuck(status: LaneStatus, backlog: int | None, own: Sequence[SeenProcess], still_s: float) -> str | None:
     waits = f"{counted(backlog, 'waits', 'wait')}, and " if backlog else ""
-    if status.consumers == 0 and not any(each.state == "active" for each in own):
-        # RabbitMQ ends the connection of one that hangs.
-        silent = [each.url for each in own if each.state == "away"]
-        unanswered = _unanswering(silent) if silent else None
-        if unanswered is None and status.ready is None:
-            # The process that runs it was asked how much waits there.
-            unanswered = _first(status.errors)
-        return f"{waits}{NOBODY}" if unanswered is None else f"{waits}{NOBODY}; {unanswered}"
+    if (nobody := _nobody(status, own)) is not None:
+        return f"{waits}{nobody}"
     return f"{waits}{_silent(own) or 'nothing is settled'}" if backlog and still_s >= STUCK_S else None
+
+
+def _nobody(status: LaneStatus, own: Sequence[SeenProcess]) -> str | None:
+    """That no coordinator consumes a lane's queue, and which does not answer; None: one does, or it is not known."""
+    if status.consumers != 0 or any(each.state == "active" for each in own):
+        return None
+    # RabbitMQ ends the connection of one that hangs.
+    silent = [each.url for each in own if each.state == "away"]
+    unanswered = _unanswering(silent) if silent else None
+    if unanswered is None and status.ready is None:
+        # The process that runs it was asked how much waits there.
+        unanswered = _first(status.errors)
+    return NOBODY if unanswered is None else f"{NOBODY}; {unanswered}"
 
 
 def own_processes(lane: str, processes: Sequence[SeenProcess]) -> list[SeenProcess]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.conditions import NOBODY, LaneCondition
 from coordinator.operate.suspended_todo import suspended_todo
 from coordinator.service.text import counted
 
@@ -25,10 +25,10 @@ def lane_todo(condition: LaneCondition) -> str | None:
     lane = condition.lane
     match condition.state:
         case "paused":
-            return f"once the reason is over: coordinator resume {lane}"
+            start = f"{_start(condition)}; and " if condition.why and NOBODY in condition.why else ""
+            return f"{start}once the reason is over: coordinator resume {lane}"
         case "stuck" | "unknown" if condition.why and "no coordinator" in condition.why:
-            itself = f"start the process that runs lane {lane}; where it runs, its /readyz says why it is cut off"
-            return itself if condition.is_local else f"start one, with its account: coordinator run {lane}"
+            return _start(condition)
         case "suspended":
             return suspended_todo(lane, condition.cause)
         case "unknown":
@@ -36,6 +36,13 @@ def lane_todo(condition: LaneCondition) -> str | None:
         case "stuck":
             return f"look at the coordinator of lane {lane}: its /readyz and its log say what it waits for"
     return None
+
+
+def _start(condition: LaneCondition) -> str:
+    """What helps a lane whose queue nobody consumes."""
+    lane = condition.lane
+    itself = f"start the process that runs lane {lane}; where it runs, its /readyz says why it is cut off"
+    return itself if condition.is_local else f"start one, with its account: coordinator run {lane}"
 
 
 def also_kept(why: str | None, todo: str | None, condition: LaneCondition | None) -> tuple[str | None, str | None]:

@@ -155,7 +155,7 @@ def _print(found: list[LaneStatus], silent: list[str]) -> None:
         print_fields(
             {
                 "  holder": _holder(status),
-                "  paused": status.paused,
+                "  paused": status.why if status.state == "paused" else status.paused,
                 "  queue": status.queue and str(status.queue),
                 "  policies": "\n".join(status.policies or []) or None,
                 "  held": _held(status),

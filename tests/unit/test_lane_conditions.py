@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.operate.conditions import UNASKED, UNSEEN_ACTIVE, own_processes, state_of
+from coordinator.operate.conditions import UNASKED, UNSEEN_ACTIVE, LaneCondition, own_processes, state_of
+from coordinator.operate.kept_lanes import lane_todo
 from coordinator.operate.lane_status import LaneStatus
 from coordinator.operate.processes import SeenProcess
 
@@ -79,6 +80,22 @@ def test_a_lane_that_nobody_consumes_names_what_does_not_answer(backlog: int, wa
     assert state_of(status, backlog, [], 5.0, is_local=False) == ("stuck", nobody)
     why = f"{nobody}; http://c:1 does not answer"
     assert state_of(status, backlog, [AWAY], 5.0, is_local=False) == ("stuck", why)
+
+
+def test_a_paused_lane_that_nobody_consumes_says_both() -> None:
+    """Resumed, it would go on no further."""
+    status = LaneStatus(lane="users", sequence=7, rate=0.0, consumers=1, is_paused=True, paused="a release", errors=[])
+    assert state_of(status, 0, [AWAY], 0.0, is_local=False) == ("paused", "a release")
+    status.consumers = status.ready = 0
+    state, why = state_of(status, 0, [AWAY], 0.0, is_local=False)
+    assert (state, why) == ("paused", "a release; no coordinator consumes its queue; http://c:1 does not answer")
+    assert lane_todo(LaneCondition(lane="users", state=state, why=why, waiting=0)) == (
+        "start one, with its account: coordinator run users; and once the reason is over: coordinator resume users"
+    )
+    # So does one whose process hangs.
+    status.consumers = status.ready = None
+    status.errors = ["the process does not answer"]
+    assert state_of(status, None, [], 0.0, is_local=True) == ("paused", "a release; the process does not answer")
 
 
 def test_whose_a_process_is_that_never_answered_nobody_knows() -> None:
