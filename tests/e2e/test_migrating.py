@@ -135,6 +135,9 @@ def test_its_roles_take_the_right_to_write_from_the_application_as_it_was(
         settings = {"WAREHOUSE_DATABASE_URL": as_role(lane_role), "WAREHOUSE_MIGRATION_URL": url}
         sold = run(sys.executable, "-m", "warehouse.before", "sell", "7", "3", **before)
         assert sold.stdout == "997\n", sold.stderr
+        with psycopg.connect(as_role(role)) as connection:
+            # It goes on inserting rows, too.
+            connection.execute("SELECT nextval('products_id_seq')")
         ran = run("bash", "-ec", re.sub(r"^export .*\n", "", block, flags=re.MULTILINE), **settings)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert f"no role may write its tables but {lane_role}" in ran.stdout
