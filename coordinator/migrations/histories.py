@@ -78,7 +78,7 @@ def migrate_sql(
                 _check_lane(other, service.lane, is_migration=owner != lane)
                 _check_known(other, service)
             # Before the tables, so that a lane that is started meanwhile can log in, and waits (`Store.check`).
-            _allow_lane(dialect, connection, lane, owner)
+            _allow_lane(dialect, connection, lane, owner, service)
             upgrade(dialect, connection, ENVIRONMENT / "versions", "lane_schema_version", lane_tables.metadata)
             tables = tables_of(service)
             if service.migrations is not None:
@@ -92,7 +92,7 @@ def migrate_sql(
             connection.commit()
             announcements.say()
             # Once more: a revision may have made tables as another role.
-            refusal = _allow_lane(dialect, connection, lane, owner)
+            refusal = _allow_lane(dialect, connection, lane, owner, service)
             if refusal is not None:
                 log.warning("rights_not_given", service=service.lane, role=lane.user, error=refusal)
             if reader is not None:
@@ -181,13 +181,15 @@ def _check_known(connection: Connection, service: Service) -> None:
             )
 
 
-def _allow_lane(dialect: Dialect, connection: Connection, lane: Address, owner: Address) -> str | None:
+def _allow_lane(
+    dialect: Dialect, connection: Connection, lane: Address, owner: Address, service: Service
+) -> str | None:
     """Why the migrating role may not grant rights, if it may not: it leaves that to another one, and the lane checks
     its rights when it starts."""
     if lane.user in (None, owner.user):
         return None
     try:
-        dialect.allow(connection, lane, lane.database)
+        dialect.allow(connection, lane, lane.database, reading_rights(service).all)
         connection.commit()
     except DBAPIError as error:
         connection.rollback()

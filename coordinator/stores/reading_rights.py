@@ -27,6 +27,11 @@ class ReadingRights(Struct, frozen=True):
     tables: tuple[str, ...]
     withheld: tuple[str, ...]
 
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Those of the lane."""
+        return (*self.tables, *self.withheld)
+
 
 def reading_rights(service: Service) -> ReadingRights:
     """Those of a service's gateways."""

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
 from coordinator.cache.rights import acl_line, reader_acl_line
 from coordinator.cli import cli
@@ -362,3 +363,45 @@ def test_an_owner_who_may_not_give_rights_is_told_which_ones_he_lacks(
     roles.migrate()
     request.addfinalizer(roles.drop)
     check_reader(roles)
+
+
+def test_other_tables_of_the_database_may_stay_somebody_else_s(databases: FreshDatabases) -> None:
+    administrator = databases.new("USERS_DATABASE_URL")
+    names = {each: f"{each}_{os.getpid()}" for each in ("migrator", "shop", "lane")}
+    urls = {each: with_user(administrator, name, "password") for each, name in names.items()}
+    database = urlsplit(administrator).path.strip("/")
+    roles = Roles("users", administrator)
+    roles.execute(
+        administrator,
+        f"CREATE ROLE {names['migrator']} LOGIN CREATEROLE PASSWORD 'password'",
+        f"CREATE ROLE {names['shop']} LOGIN PASSWORD 'password'",
+        f"ALTER DATABASE {database} OWNER TO {names['migrator']}",
+        f"GRANT USAGE, CREATE ON SCHEMA public TO {names['shop']}, {names['migrator']}",
+    )
+    try:
+        roles.execute(urls["shop"], "CREATE TABLE loans (id SERIAL PRIMARY KEY)")
+        with capture_logs() as lines:
+            settings = DatabaseSettings(database_url=urls["lane"], migration_url=urls["migrator"])
+            migrate(registry().service("users"), settings)
+        assert [line["event"] for line in lines] == ["migrated"]
+        roles.execute(urls["lane"], "SELECT id FROM users", "SELECT sequence FROM command_log")
+        with pytest.raises(DBAPIError, match="permission denied for table loans"):
+            roles.execute(urls["lane"], "SELECT id FROM loans")
+        roles.execute(administrator, f"REVOKE ALL ON users FROM {names['lane']}")
+        environment = {"USERS_DATABASE_URL": urls["lane"], "USERS_MIGRATION_URL": urls["migrator"]}
+        applied = run("users", "--apply", **environment)
+        assert applied.exit_code == 0, applied.output
+        roles.execute(urls["lane"], "SELECT id FROM users")
+        # A table of the lane's is none that may be left out.
+        roles.execute(
+            administrator,
+            f"ALTER TABLE users OWNER TO {names['shop']}",
+            f"REVOKE ALL ON users FROM {names['migrator']}",
+        )
+        refused = run("users", "--apply", **environment)
+        assert refused.exit_code == 1
+        assert "permission denied for table users" in refused.output
+    finally:
+        roles.execute(administrator, f"ALTER DATABASE {database} OWNER TO CURRENT_USER")
+        for name in names.values():
+            roles.execute(administrator, f"DROP OWNED BY {name}", f"DROP ROLE {name}")

@@ -149,7 +149,7 @@ class _Mysql(Dialect):
 
         return resumable(connection, history)
 
-    def allow(self, connection: Connection, role: Address, database: str) -> None:
+    def allow(self, connection: Connection, role: Address, database: str, tables: Sequence[str]) -> None:  # noqa: ARG002
         with naming_what_the_owner_lacks(connection, database):
             _create(connection, role)
             _run(connection, grant(str(role.user), database))

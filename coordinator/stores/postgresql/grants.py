@@ -1,7 +1,7 @@
 """The rights of the roles of a lane and of its readers, as statements: for `coordinator migrate`, and for people."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 READERS_PART: Final = (3, 4)
 """Of a server's connections, as many may be a reader's."""
@@ -55,18 +55,29 @@ def migrating(role: str) -> str:
     return f"GRANT EXECUTE ON FUNCTION pg_try_advisory_lock(bigint), pg_advisory_lock(bigint) TO {quoted(role)}"
 
 
-def grants(role: str, database: str, schema: str, owner: str | None = None) -> Sequence[str]:
-    """What lets a role read and write every table of a schema: those that are there, and those that `owner` makes
-    later; None: whoever runs it.
+class Grantable(NamedTuple):
+    """What is in a schema and whoever gives rights may give them on."""
+
+    tables: Sequence[str]
+    sequences: Sequence[str]
+
+
+def grants(
+    role: str, database: str, schema: str, owner: str | None = None, there: Grantable | None = None
+) -> Sequence[str]:
+    """What lets a role read and write the tables of a schema: those that are `there`, and those that `owner` makes
+    later. None: all of them; whoever runs it.
     """
     rights = "SELECT, INSERT, UPDATE, DELETE"
     to, within = f"TO {quoted(role)}", f"IN SCHEMA {quoted(schema)}"
     later = "ALTER DEFAULT PRIVILEGES" if owner is None else f"ALTER DEFAULT PRIVILEGES FOR ROLE {quoted(owner)}"
+    tables = f"ALL TABLES {within}" if there is None else _listed(schema, there.tables)
+    sequences = f"ALL SEQUENCES {within}" if there is None else f"SEQUENCE {_listed(schema, there.sequences)}"
     return [
         *entry(role, database, schema),
-        f"GRANT {rights} ON ALL TABLES {within} {to}",
+        *([f"GRANT {rights} ON {tables} {to}"] if there is None or there.tables else []),
         f"{later} {within} GRANT {rights} ON TABLES {to}",
-        f"GRANT USAGE ON ALL SEQUENCES {within} {to}",
+        *([f"GRANT USAGE ON {sequences} {to}"] if there is None or there.sequences else []),
         f"{later} {within} GRANT USAGE ON SEQUENCES {to}",
     ]
 

@@ -20,6 +20,7 @@ from coordinator.stores.postgresql.durability import WAIT_FOR_STANDBY
 from coordinator.stores.postgresql.errors import is_lock_timeout, is_of_schema, is_of_value, lack, pooler_refusing
 from coordinator.stores.postgresql.grants import (
     NO_FUNCTIONS,
+    Grantable,
     entry,
     grants,
     limits,
@@ -43,6 +44,15 @@ from coordinator.stores.sql.migration_waits import take_turn
 from coordinator.stores.writers import Writers, WritersQuery
 
 _UNREPLICATED: Final = "unreplicated"
+_GRANTABLE = text("""
+    SELECT relname, relkind = 'S' FROM pg_class
+    WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema) AND (
+        relname = ANY(:tables) OR pg_has_role(relowner, 'USAGE') OR CASE relkind
+            WHEN 'S' THEN has_sequence_privilege(oid, 'USAGE WITH GRANT OPTION')
+            ELSE has_table_privilege(oid, 'SELECT WITH GRANT OPTION, INSERT WITH GRANT OPTION')
+        END
+    ) AND relkind IN ('r', 'v', 'm', 'f', 'p', 'S') ORDER BY relname
+""")
 _IS_SUPERUSER = text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
 
 
@@ -183,10 +193,11 @@ class _Postgresql(Dialect):
     def lock_holders(self, connection: Connection) -> str:
         return table_holders(connection)
 
-    def allow(self, connection: Connection, role: Address, database: str) -> None:  # noqa: ARG002
-        name = str(role.user)
+    def allow(self, connection: Connection, role: Address, database: str, tables: Sequence[str]) -> None:  # noqa: ARG002
         _create(connection, role)
-        _run_all(connection, grants(name, *_here(connection)))
+        here, schema = _here(connection)
+        there = _grantable(connection, schema, tables)
+        _run_all(connection, grants(str(role.user), here, schema, there=there))
 
     def allow_reading(self, connection: Connection, reader: Address, database: str, rights: ReadingRights) -> None:  # noqa: ARG002
         name = str(reader.user)
@@ -254,6 +265,15 @@ def _create(connection: Connection, role: Address) -> bool:
     if exists is None:
         _run(connection, "CREATE ROLE %I LOGIN PASSWORD %L", name, _verifier(connection, role))
     return exists is None
+
+
+def _grantable(connection: Connection, schema: str, tables: Sequence[str]) -> Grantable:
+    """These tables, and what else the session's role may give rights on: others are their owners' own."""
+    found = connection.execute(_GRANTABLE, {"schema": schema, "tables": list(tables)}).all()
+    of_both: tuple[list[str], list[str]] = ([], [])
+    for name, is_sequence in found:
+        of_both[is_sequence].append(name)
+    return Grantable(*of_both)
 
 
 def _here(connection: Connection) -> tuple[str, str]:

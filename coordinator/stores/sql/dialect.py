@@ -121,8 +121,10 @@ class Dialect(ABC):
         return nullcontext(lambda: None)
 
     @abstractmethod
-    def allow(self, connection: Connection, role: Address, database: str) -> None:
-        """Let a role read and write the rows of every table; create it if it does not exist."""
+    def allow(self, connection: Connection, role: Address, database: str, tables: Sequence[str]) -> None:
+        """Let a role read and write the rows of these tables, which are the lane's, and of all others on which whoever
+        connects may give rights; create it if it does not exist.
+        """
 
     @abstractmethod
     def allow_reading(self, connection: Connection, reader: Address, database: str, rights: ReadingRights) -> None:

@@ -99,7 +99,7 @@ class SqlKind:
         try:
             with engine.connect() as connection:
                 if lane.user not in (None, owner.user):
-                    self.dialect.allow(connection, lane, owner.database)
+                    self.dialect.allow(connection, lane, owner.database, rights.all)
                     self.dialect.renew(connection, lane)
                 if reader is not None and reader.user not in (None, owner.user):
                     self.dialect.allow_reading(connection, reader, owner.database, rights)

@@ -86,7 +86,7 @@ class _Sqlite(Dialect):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield
 
-    def allow(self, connection: Connection, role: Address, database: str) -> None:
+    def allow(self, connection: Connection, role: Address, database: str, tables: Sequence[str]) -> None:
         """A file has no roles."""
 
     def allow_reading(self, connection: Connection, reader: Address, database: str, rights: ReadingRights) -> None:
