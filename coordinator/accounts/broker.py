@@ -93,6 +93,7 @@ def broker_accounts_command(
     serve = _serve_rabbitmq if broker.is_rabbitmq else _serve_redis
     made = serve(names, broker.url, passwords, how)
     if how != "check" and isinstance(passwords, KeptPasswords):
+        _say_unknown(made, passwords)
         if "url" in broker.model_fields_set:
             _write_addresses(made, broker.url, passwords)
         else:
@@ -162,6 +163,17 @@ def _compare(accounts: Sequence[BrokerAccount], vhost: str, passwords: Passwords
 def _apply(found: Sequence[BrokerChange]) -> None:
     for change in found:
         change.apply()
+
+
+def _say_unknown(accounts: Sequence[str], passwords: KeptPasswords) -> None:
+    """Of accounts that the server had before the folder nobody here knows the password, nor makes another one."""
+    unknown = [account for account in accounts if passwords.known(account) is None]
+    if unknown:
+        click.echo(
+            f"note: {passwords.folder} has no password of {', '.join(unknown)}, which the server has with one: put it "
+            f"there ({unknown[0]}.password), or delete the account and do this again",
+            err=True,
+        )
 
 
 def _write_addresses(accounts: Sequence[str], url: str, passwords: KeptPasswords) -> None:

@@ -140,6 +140,17 @@ def test_it_makes_the_accounts_itself_and_doing_it_again_changes_nothing(
     second = run(broker, "--apply", "--passwords", folder)
     assert (second.exit_code, second.stdout) == (0, "all accounts are as they should be\n")
     assert {path.name: path.read_text() for path in (tmp_path / "made").iterdir()} == written
+    assert "has no password of" not in first.stderr + second.stderr
+
+
+def test_accounts_whose_passwords_the_folder_lacks_are_named(broker: ManagedRabbitMQ, tmp_path: Path) -> None:
+    assert run(broker, "--apply", "--passwords", str(tmp_path)).exit_code == 0
+    (tmp_path / "operator.password").unlink()
+    (tmp_path / "operator.amqp_url").unlink()
+    again = run(broker, "--apply", "--passwords", str(tmp_path))
+    assert (again.exit_code, again.stdout) == (0, "all accounts are as they should be\n")
+    assert f"note: {tmp_path} has no password of operator, which the server has with one: put it there" in again.stderr
+    assert not (tmp_path / "operator.amqp_url").exists()
 
 
 def test_it_says_what_is_too_wide_and_puts_it_right(broker: ManagedRabbitMQ, tmp_path: Path) -> None:
