@@ -278,7 +278,7 @@ class BrokeredWrites(ABC):
         confirm = self._send(
             lane, None if is_pack else first, headers, body, correlation_id, is_system=first.origin == "system"
         )
-        pack = Pack(entries, confirm)
+        pack = Pack(entries, confirm, must_come=self._session is not None)
         pack.timers.append(asyncio.get_running_loop().call_later(self._confirm_timeout_s, self._confirm_is_late, pack))
         confirm.add_done_callback(partial(self._on_confirm, lane, pack))
 
@@ -315,6 +315,7 @@ class BrokeredWrites(ABC):
                 f"{self.title} did not confirm command {entry.command_id} within {timeout_s} s: it may be applied yet"
             )
         )
+        pack.withdraw()
 
     def _outcome_is_late(self, entries: list[InFlight]) -> None:
         """An outcome may have been lost on its way: ask the log before giving up."""

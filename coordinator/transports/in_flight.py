@@ -43,13 +43,18 @@ class InFlight:
 
 
 class Pack:
-    """The commands of one message, from its publishing until no caller waits for any of them."""
+    """The commands of one message, from its publishing until no caller waits for any of them.
 
-    __slots__ = ("_confirm", "_entries", "_remaining", "timers")
+    One that `must_come` has numbers of a session: it is published again, whoever waits, until the broker has it or
+    `withdraw` is called.
+    """
 
-    def __init__(self, entries: list[InFlight], confirm: "asyncio.Future[None]") -> None:
+    __slots__ = ("_confirm", "_entries", "_must_come", "_remaining", "timers")
+
+    def __init__(self, entries: list[InFlight], confirm: "asyncio.Future[None]", *, must_come: bool = False) -> None:
         self._entries = entries
         self._confirm = confirm
+        self._must_come = must_come
         self._remaining = len(entries)
         self.timers: list[asyncio.TimerHandle] = []
         for entry in entries:
@@ -69,11 +74,15 @@ class Pack:
             entry.fail(error(entry))
 
     def forget(self) -> None:
-        """No caller waits for this command any more; after the last one the message is not published again."""
+        """No caller waits for this command any more; after the last one the message need not be published again."""
         self._remaining -= 1
-        if self._remaining == 0:
-            self.cancel_timers()
-            self._confirm.cancel()
+        if self._remaining == 0 and not (self._must_come and not self._confirm.done()):
+            self.withdraw()
+
+    def withdraw(self) -> None:
+        """The message is not published again."""
+        self.cancel_timers()
+        self._confirm.cancel()
 
     def cancel_timers(self) -> None:
         """Cancel the timers of all commands."""

@@ -35,8 +35,9 @@ class RabbitWrites(BrokeredWrites):
     lost connection by a minute, as long as its node lives.
 
     With `in_order` this is a publisher session: commands of one lane are applied in the order in which they were
-    issued here, even if the broker refused one and took the next, or the connection was lost in between. If one is not
-    confirmed in time (OutcomeUnknown), the commands after it wait for the lane to give it up.
+    issued here, even if the broker refused one and took the next, or the connection was lost in between. One whose
+    caller stops waiting is sent all the same. If one is not confirmed in time (OutcomeUnknown), the commands after it
+    wait for the lane to give it up.
 
     `async with RabbitWrites(...) as writes:` starts it, waits until it is connected, and closes it. A gateway, which
     must also live without a broker, calls `start`, and ends when `failed` does.
