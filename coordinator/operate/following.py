@@ -325,7 +325,7 @@ def outside_stop(
     lane, effects = condition.lane, condition.effects
     stop = Stop(kind="outside", lane=lane, text=text, command_id=command_id, type=command_type, at=asked_at)
     if effects is None:
-        return stop
+        return _also_kept(stop, condition)
     whose, waited_s = "a", effects.oldest_s or 0.0
     if asked_at is not None:
         whose, waited_s = "its", (now() - asked_at).total_seconds()

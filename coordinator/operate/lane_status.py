@@ -7,7 +7,7 @@ from threading import Event
 from time import monotonic
 from typing import Self
 
-from msgspec import Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from coordinator.lane.delivery import SuspensionCause
 from coordinator.operate.broker import broker
@@ -211,6 +211,8 @@ def read_process(status: LaneStatus) -> bool:
         known = at_hand(socket, status.lane)
     except Unavailable as error:
         status.errors.append(str(error))
+        if unsaid_depth(status.lane) is UNSET:
+            status.effects = EffectsCondition(state="unknown", why=str(error))
         return True
     status.ready = known.waiting
     status.effects = None if known.calls is None else effects_in_process(status.lane, known.calls)

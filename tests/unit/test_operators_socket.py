@@ -198,6 +198,21 @@ def test_the_process_of_a_lane_is_asked_beside_a_broker_too(tmp_path: Path, monk
     assert status.effects.state == "provider_away"
 
 
+def test_of_a_process_that_does_not_answer_nobody_knows_whether_it_makes_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def silent(*_: object) -> AtHand:
+        raise BrokerUnavailable("the process does not answer")
+
+    monkeypatch.setattr("coordinator.operate.lane_status.process_of", lambda _: Path("socket"))
+    monkeypatch.setattr("coordinator.operate.lane_status.at_hand", silent)
+    for lane, makes_calls in (("payments", True), ("users", False)):
+        status = LaneStatus(lane=lane, sequence=1, rate=0.0, errors=[])
+        assert read_process(status)
+        said = None if status.effects is None else (status.effects.state, status.effects.why)
+        assert said == (("unknown", "the process does not answer") if makes_calls else None)
+
+
 @pytest.mark.parametrize(
     ("ready", "is_local", "counted"),
     [(2, True, 7), (None, True, None), (None, False, 5)],

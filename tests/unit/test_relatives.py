@@ -362,6 +362,12 @@ def test_what_an_operator_mends_in_a_lane_that_is_kept_names_the_lane_too(kind: 
     )
 
 
+def test_a_call_of_which_nothing_is_known_names_its_lane_where_that_is_kept() -> None:
+    child = Related(command_id="0", how="effect", lane="effects.users", type="users.call")
+    stop = emitted_stop(child, (), {"users": condition(state="paused", why="a release")})
+    assert stop.why == "lane users is paused: a release"
+
+
 @pytest.mark.parametrize("state", ["provider_away", "working", "no_worker"])
 def test_a_call_that_is_kept_names_its_lane_too_where_that_is_kept(state: str) -> None:
     """Its result waits there."""
