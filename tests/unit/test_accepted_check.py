@@ -78,6 +78,13 @@ async def test_a_process_that_died_before_it_had_made_the_file_has_accepted_noth
     assert await begin()
 
 
+async def test_a_file_that_it_cannot_read_is_named_with_what_to_do(file: Path) -> None:
+    journal_beside(file).unlink()
+    journal_beside(file).mkdir()
+    with pytest.raises(ConfigurationError, match=r"users\.db-queue: .*: who runs the lane has to read and write it"):
+        await begin()
+
+
 def test_a_move_waits_for_it_too(file: Path) -> None:
     other = f"sqlite:///{file.with_name('other.db')}"
     ran = CliRunner().invoke(cli, ["move", "users", "--to", other, "--prepare"])

@@ -285,8 +285,11 @@ def _failed(path: Path, error: sqlite3.Error) -> ConfigurationError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return _unreadable(path, str(error))
-    is_busy = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-    why = "another process has it: one runs a lane" if is_busy else str(error)
+    why = str(error)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        why = "another process has it: one runs a lane"
+    elif code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        why = f"{why}: who runs the lane has to read and write it, also where another user has made it"
     return ConfigurationError(f"the file of accepted commands, {path}: {why}")
 
 
