@@ -11,6 +11,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.exceptions import ConnectionClosedByBroker, InvalidFrameError, StreamLostError
 
 from coordinator.protocol.wire import HEADER_MALFORMED
+from coordinator.transports.rabbitmq.heartbeats import TwoHeartbeats
 
 _CONTENT = (pika.frame.Header, pika.frame.Body)
 _FRAME_BYTES = pika.spec.FRAME_HEADER_SIZE + pika.spec.FRAME_END_SIZE
@@ -48,6 +49,9 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika has no ty
         self._is_aborted = True
         self._nbio.give_up()
         self._terminate_stream(StreamLostError("aborted by us"))
+
+    def _create_heartbeat_checker(self) -> TwoHeartbeats | None:
+        return TwoHeartbeats(self, self.params.heartbeat) if self.params.heartbeat else None
 
     def _read_frame(self) -> tuple[int, Any]:
         """Read a frame. If pika cannot decode its properties, the frame gets properties that say so.
