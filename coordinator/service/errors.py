@@ -26,7 +26,19 @@ from coordinator.service.descriptions import described
 
 
 class CoordinatorError(Exception):
-    """The root of the tree."""
+    """The root of the tree.
+
+    An error is the same in another process, as where a worker of a pool has raised it.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own calls the class with `args`, the message, and a class may take other arguments: who waits for
+        # a pool would wait for ever.
+        return _without_init, (type(self), self.args), self.__dict__
+
+
+def _without_init(kind: type[CoordinatorError], args: tuple[Any, ...]) -> CoordinatorError:
+    return kind.__new__(kind, *args)
 
 
 class ConfigurationError(CoordinatorError):
