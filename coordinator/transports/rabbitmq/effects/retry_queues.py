@@ -9,11 +9,14 @@ A longer pause is made of several: RabbitMQ closes a channel whose deliveries ar
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.service.outside_calls import effects_key
-from coordinator.transports.rabbitmq.amqp import AmqpChannel
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, effects_queue_arguments, queue_name
+
+if TYPE_CHECKING:
+    # Whoever wants the names of these queues only needs no library for RabbitMQ.
+    from coordinator.transports.rabbitmq.amqp import AmqpChannel
 
 DELAYS_S: Final = {"1s": 1.0, "10s": 10.0, "1m": 60.0, "10m": 600.0}
 HEADER_PUT_BACK_AT: Final = "put-back-at-ms"
@@ -25,7 +28,7 @@ def retry_key(service: str, delay_s: float) -> str:
     return f"{queue_name(effects_key(service))}.retry.{fitting[-1]}"
 
 
-async def declare_retry_queues(channel: AmqpChannel, service: str, bytes_max: int) -> None:
+async def declare_retry_queues(channel: "AmqpChannel", service: str, bytes_max: int) -> None:
     """Raises as `AmqpChannel.call`."""
     for length_s in DELAYS_S.values():
         queue = retry_key(service, length_s)
