@@ -15,7 +15,7 @@ from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, InvalidCommand
 from coordinator.transports import consumer_thread
 from coordinator.transports.inbox import Inbox
-from coordinator.transports.rabbitmq import amqp
+from coordinator.transports.rabbitmq import amqp, bindings
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
 from coordinator.transports.rabbitmq.publisher import UNSENT_BYTES_MAX, Publisher
@@ -220,6 +220,31 @@ async def test_a_consumer_that_the_broker_ends_is_a_new_one_on_a_new_connection(
         await until(lambda: client.connected and consumer.unready_reason is None, "all are ready again")
         assert stream.is_closed
         assert broker.of(kind)[1].seen["Queue.Declare"], f"{queue} may be gone"
+
+
+async def test_a_consumer_goes_on_that_may_no_longer_bind_its_queue(
+    broker: FakeBroker, settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It binds again what is bound already: for the right that it has lost since its start it need not end."""
+    monkeypatch.setattr(bindings, "BIND_EVERY_S", 0.05)
+    monkeypatch.setattr(bindings, "REFUSED_PAUSE_S", 0.05)
+    refusal = "ACCESS_REFUSED - access to exchange 'writes' in vhost '/' refused for user 'guest'"
+    with capture_logs() as lines:
+        async with lane(settings) as consumer:
+            await until(lambda: consumer.is_consuming, "consuming")
+            broker.plan(
+                "consume",
+                "Exchange.Declare",
+                lambda stream, channel, _: stream.send(close_channel(channel, 403, refusal)),
+                times=2,
+            )
+            (stream,) = broker.of("consume")
+            await until(lambda: not broker._faults["consume", "Exchange.Declare"], "refused")
+            bound = stream.seen["Queue.Bind"]
+            await until(lambda: stream.seen["Queue.Bind"] > bound, "bound again")
+            assert broker.of("consume") == [stream]
+            assert consumer.is_consuming
+    assert [line["log_level"] for line in lines if line["event"] == "bindings_not_kept"] == ["warning"]
 
 
 async def test_under_an_alarm_from_the_first_moment_on_nothing_is_ready(

@@ -127,14 +127,15 @@ class AmqpConnection:
         """The broker's version, by its own account."""
         return str((self._raw.server_properties or {}).get("version", ""))
 
-    async def channel(self) -> "AmqpChannel":
-        """Open a channel. Raises BrokerUnavailable if that fails."""
+    async def channel(self, *, is_beside: bool = False) -> "AmqpChannel":
+        """Open a channel; `is_beside`: the connection outlives it. Raises BrokerUnavailable if that fails."""
         opened = _future()
         try:
             raw = self._raw.channel(on_open_callback=lambda _: _resolve(opened, None))
         except AMQPError as error:
             raise self.lost_because(error) from error
         channel = AmqpChannel(raw, self, opened)
+        channel.is_beside = is_beside
         await self.answer(opened, "channel.open")
         return channel
 
@@ -217,14 +218,14 @@ class AmqpConnection:
 
 
 class AmqpChannel:
-    """One open channel; `raw` is pika's. A channel that the broker closes takes its connection with it."""
+    """One open channel; `raw` is pika's. One that the broker closes ends its connection, if not `is_beside`."""
 
     def __init__(self, raw: Channel, connection: AmqpConnection, opened: "asyncio.Future[None]") -> None:
         self.raw = raw
         self._connection = connection
         self._waiting: asyncio.Future[Any] = opened
         self._method = "channel.open"
-        self._is_consuming = False
+        self._is_consuming = self.is_beside = False
         raw.add_on_close_callback(self._on_close)
 
     async def call(self, method: Callback, *arguments: Any, **options: Any) -> Any:
@@ -378,7 +379,8 @@ class AmqpChannel:
         parameters = self._connection.parameters
         if not self._waiting.done():
             self._waiting.set_exception(refused(parameters, error, self._method))
-        self._connection.end_because(channel_closed(parameters, error, self.raw.channel_number))
+        if not self.is_beside:
+            self._connection.end_because(channel_closed(parameters, error, self.raw.channel_number))
 
 
 def _ignore(*_: Any) -> None:

@@ -5,13 +5,15 @@ the exchange is not there, or that no queue takes their messages, and consumers 
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
+import structlog
 from msgspec import Struct
 
-from coordinator.service.errors import CoordinatorError
+from coordinator.runtime.repeated_line import RepeatedLine
+from coordinator.service.errors import ConfigurationError, CoordinatorError
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, retry_key
@@ -24,6 +26,10 @@ from coordinator.transports.rabbitmq.topology import (
 )
 
 BIND_EVERY_S: Final = 5.0
+REFUSED_PAUSE_S: Final = 60.0
+"""Where a right is missing: the broker logs each refusal, too."""
+
+log = structlog.get_logger("broker")
 
 
 class BoundQueue(Struct, frozen=True):
@@ -55,18 +61,28 @@ def queues_of_effects(service: str) -> list[BoundQueue]:
 async def keep_bound(connection: AmqpConnection, queues: Sequence[BoundQueue]) -> None:
     """Declare the exchanges and bind these queues, which are there, again and again while the connection lasts.
 
-    What is there already stays as it is.
+    What is there already stays as it is. Whoever consumes goes on where that is refused: a process that has declared
+    all of it needs the right no more.
     """
     channel: AmqpChannel | None = None
+    line, pause_s = RepeatedLine(), BIND_EVERY_S
     while not connection.lost.done():
-        await asyncio.sleep(BIND_EVERY_S)
-        # What goes wrong with the connection is for others to say.
-        with suppress(CoordinatorError):
-            # Another connection may be blocked, since it publishes; the one that consumes is never.
-            channel = channel or await connection.channel()
+        await asyncio.sleep(pause_s)
+        pause_s = BIND_EVERY_S
+        try:
+            if channel is None or not channel.raw.is_open:
+                # Another connection may be blocked, since it publishes; the one that consumes is never.
+                channel = await connection.channel(is_beside=True)
             await channel.declare_exchanges()
             for queue in queues:
                 for exchange in queue.exchanges:
                     await channel.call(
                         channel.raw.queue_bind, queue=queue.name, exchange=exchange, routing_key=queue.key
                     )
+        except ConfigurationError as error:
+            pause_s = REFUSED_PAUSE_S
+            if line.is_due(str(error), time.monotonic()):
+                log.warning("bindings_not_kept", queues=[queue.name for queue in queues], error=str(error))
+        except CoordinatorError:
+            # What goes wrong with the connection is for others to say.
+            continue
