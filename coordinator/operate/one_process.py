@@ -15,7 +15,7 @@ from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.service.lane_names import settings_prefix
 from coordinator.stores.sqlite.file import file_of
 from coordinator.transports.inprocess.journal import journal_beside, mark_in
-from coordinator.transports.inprocess.operators_socket import AtHand, SocketWrites, socket_beside
+from coordinator.transports.inprocess.operators_socket import AtHand, SocketWrites, is_listening, socket_beside
 
 _BROKER_SETTINGS: Final = ("AMQP_URL", "BROKER_URL")
 
@@ -28,12 +28,18 @@ def socket_of(lane: str) -> Path | None:
 
 def process_of(lane: str) -> Path | None:
     """The socket of the process that runs a lane whose database is a file, also where its commands may go by a broker;
-    None: coordinators run it. A process that was killed has left it there."""
-    database = _file_of(lane)
+    None: coordinators run it. Never raises for a file that nobody can open: whoever opens it says why.
+
+    Beside a broker one has to listen there: the lane may have gone to coordinators since one was killed.
+    """
+    try:
+        database = _file_of(lane)
+    except ConfigurationError:
+        return None
     if database is None:
         return None
     socket = socket_beside(database)
-    return socket if not _has_broker() or socket.exists() else None
+    return socket if not _has_broker() or is_listening(socket) else None
 
 
 def database_of(lane: str) -> Path | None:

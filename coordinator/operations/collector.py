@@ -28,7 +28,7 @@ from coordinator.operate.conditions import (
 from coordinator.operate.effects_conditions import effects_condition, unsaid_depth
 from coordinator.operate.lane_status import LaneStatus, estimate_lag, note_queue
 from coordinator.operate.move_status import in_words
-from coordinator.operate.one_process import process_of, socket_of
+from coordinator.operate.one_process import socket_of
 from coordinator.operate.processes import TELL_HELD, SeenProcess
 from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operations.broker_watch import BrokerWatch, LaneDepth
@@ -191,7 +191,7 @@ class LaneCollector:
         )
         now_s = time.monotonic()
         for lane, found in zip(self.lanes, looks, strict=True):
-            look = self._looks[lane] = found or _late(lane)
+            look = self._looks[lane] = found or self._late(lane)
             if lane in self._brokered:
                 _note_depth(look, lane, "the broker does not answer" if depths is None else depths)
         local = [lane for lane in self.lanes if self._looks[lane].is_local]
@@ -202,6 +202,13 @@ class LaneCollector:
         self._looked_s = time.monotonic()
         async with self._seen:
             self._seen.notify_all()
+
+    def _late(self, lane: str) -> Look:
+        """In the place of a look that has not ended: nothing is asked, since that may be what hangs."""
+        before = self._looks.get(lane)
+        is_local = lane not in self._brokered if before is None else before.is_local
+        status = LaneStatus(lane=lane, errors=[f"the database of lane {lane} does not answer"])
+        return Look(status=status, recent=[], latency=None, kinds=[], is_local=is_local)
 
     def conditions(self) -> dict[str, LaneCondition]:
         """How the lanes did at the last look; those that it has not seen yet are left out."""
@@ -272,11 +279,6 @@ async def _or_away(what: str, asked: Awaitable[T]) -> T | None:
     except Exception:
         log.exception("internal_error", service="operations", asked=what)
         return None
-
-
-def _late(lane: str) -> Look:
-    status = LaneStatus(lane=lane, errors=[f"the database of lane {lane} does not answer"])
-    return Look(status=status, recent=[], latency=None, kinds=[], is_local=process_of(lane) is not None)
 
 
 def _effects_in(depths: dict[str, LaneDepth] | str | None, lane: str) -> EffectsDepth | UnsetType | None:

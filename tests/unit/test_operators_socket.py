@@ -21,6 +21,7 @@ from coordinator.operate.looking import note_conditions
 from coordinator.operate.one_process import process_of, socket_of
 from coordinator.operate.queue_depth import QueueDepth
 from coordinator.operate.suspended_todo import suspended_todo
+from coordinator.operations.lane_watch import LaneWatch
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import (
     BrokerUnavailable,
@@ -186,13 +187,18 @@ def test_the_process_of_a_lane_is_asked_beside_a_broker_too(tmp_path: Path, monk
     monkeypatch.setenv("AMQP_URL", "amqp://127.0.0.1:9/")
     # A coordinator has the file.
     assert process_of("ledger") is None
-    socket_beside(database).touch()
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(socket_beside(database)))
+    listening.listen()
     calls = CallsAtHand(under_way=1, waiting=2, oldest_s=7.0, is_provider_away=True, trouble=None)
     monkeypatch.setattr("coordinator.operate.lane_status.at_hand", lambda *_: AtHand(3, calls=calls))
     with LaneLooks(["ledger"]) as looks:
         (status,) = looks.look(0.0)
         note_conditions([status], looks.depths, [])
     assert (process_of("ledger"), socket_of("ledger")) == (socket_beside(database), None)
+    listening.close()
+    # It was killed, and left the socket: a coordinator may have the lane since.
+    assert process_of("ledger") is None
     assert status.ready == 3
     assert status.effects is not None
     assert status.effects.state == "provider_away"
@@ -211,6 +217,18 @@ def test_of_a_process_that_does_not_answer_nobody_knows_whether_it_makes_calls(
         assert read_process(status)
         said = None if status.effects is None else (status.effects.state, status.effects.why)
         assert said == (("unknown", "the process does not answer") if makes_calls else None)
+
+
+def test_a_file_that_nobody_can_open_keeps_no_lane_from_being_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that gets a second name while somebody looks."""
+    database = tmp_path / "ledger.sqlite"
+    create_schema(str(database), LEDGER)
+    monkeypatch.setenv("LEDGER_DATABASE_URL", f"sqlite:///{database}")
+    tmp_path.joinpath("other").hardlink_to(database)
+    (error,) = LaneWatch("ledger").look().status.errors
+    assert "has 2 names" in error
 
 
 @pytest.mark.parametrize(

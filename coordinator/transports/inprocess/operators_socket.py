@@ -155,6 +155,20 @@ def check_path(path: Path) -> None:
         )
 
 
+def is_listening(path: Path) -> bool:
+    """Whether a process listens there, also one that hangs: one that was killed has left the socket."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(_shortest(path))
+        except BlockingIOError:
+            # So many others ask.
+            return True
+        except OSError:
+            return False
+    return True
+
+
 @asynccontextmanager
 async def operators_socket(path: Path, lanes: Lanes) -> AsyncIterator[None]:
     """Listen there, for this user alone. The caller must be the only process that has the database.
