@@ -4,7 +4,7 @@ from pathlib import Path
 
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.admin import LaneAdmin
-from coordinator.transports.inprocess.journal import accepted_beside, journal_beside
+from coordinator.transports.inprocess.journal import journal_beside, waiting_beside
 
 
 def check_nothing_waits(database: Path, admin: LaneAdmin) -> None:
@@ -13,9 +13,11 @@ def check_nothing_waits(database: Path, admin: LaneAdmin) -> None:
     Raises ConfigurationError, also where their process runs; and StoreError.
     """
     # A killed process leaves some that the log has.
-    waiting = [each for each in accepted_beside(database) if admin.find(each.command_id or "") is None]
+    waiting = waiting_beside(database, lambda message: admin.find(message.command_id or "") is not None)
     if waiting:
         raise ConfigurationError(
-            f"{len(waiting)} accepted commands wait in {journal_beside(database)} for the process that ran the lane "
-            "without a broker: start it once more, without AMQP_URL and BROKER_URL, and stop it when they are applied"
+            f"{waiting} accepted commands wait in {journal_beside(database)} for the process that ran the lane without "
+            "a broker: start it once more, without AMQP_URL and BROKER_URL, and stop it when they are applied. Where "
+            "the log does not go back to that process any more (`coordinator log prune`), they may be applied already, "
+            "and would be once more: move the file away then"
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.open import open_admin
 from coordinator.transports.inprocess.journal import FileJournal, encode_message, journal_beside
 from coordinator.worker.process import CoordinatorProcess
 from coordinator.writing import InProcessWrites, open_store
@@ -61,6 +63,17 @@ async def test_what_the_log_has_waits_for_nobody(file: Path) -> None:
     with closing(FileJournal(journal_beside(file))) as journal:
         # As a process leaves it that is killed before it has removed it.
         journal.write([(1, encode_message(ADA))], [])
+    assert await begin()
+
+
+async def test_nor_does_it_once_the_log_has_it_no_more(file: Path) -> None:
+    """It would be applied a second time by whoever does as he is told."""
+    await run_in_the_application(file)
+    with closing(FileJournal(journal_beside(file))) as journal:
+        journal.write([(1, encode_message(ADA))], [])
+    assert await begin()
+    with closing(open_admin(f"sqlite:///{file}", "users")) as admin:
+        assert sum(admin.prune(datetime.now(UTC) + timedelta(hours=1), 100)) > 0
     assert await begin()
 
 

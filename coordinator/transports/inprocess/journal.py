@@ -7,7 +7,7 @@ reserve is beside the file. The reserve is given up first, and nothing is added 
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol
@@ -334,19 +334,27 @@ def mark_in(path: Path) -> Mark | None:
         return journal.mark()
 
 
-def accepted_beside(database: Path) -> list[CommandMessage]:
-    """The commands that a process had accepted for the lane of this file when it ended, and may not have settled.
+def waiting_beside(database: Path, is_settled: Callable[[CommandMessage], bool]) -> int:
+    """How many commands wait that a process had accepted for the lane of this file when it ended.
 
+    What is settled, and was not removed any more, is removed now: once the log is pruned, it would seem to wait.
     Several processes may look at once. Raises ConfigurationError where a process still has them.
     """
     path = journal_beside(database)
     if not path.exists():
-        return []
+        return 0
     try:
         with closing(sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)) as connection:
             # The process may have died before it had made the table.
             is_made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'accepted'").fetchone()
             rows = connection.execute(_ALL).fetchall() if is_made else []
+            settled = [row for row in rows if is_settled(_entry(path, *row).message)]
+            if settled:
+                # Where that is refused, they are looked at again.
+                with suppress(sqlite3.Error):
+                    connection.execute("BEGIN IMMEDIATE")
+                    connection.executemany("DELETE FROM accepted WHERE number = ? AND message = ?", settled)
+                    connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise _failed(path, error) from error
-    return [_entry(path, number, message).message for number, message in rows]
+    return len(rows) - len(settled)
