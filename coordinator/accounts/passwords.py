@@ -119,11 +119,15 @@ class KeptPasswords:
 
 
 def _is_linked(unfinished: Path, path: Path) -> bool:
-    """Give a file its name, unless another one has it. False: the file system has no links."""
+    """Give a file its name, unless another one has it.
+
+    False: the file system has no links, or a symbolic one that leads nowhere has the name.
+    """
     try:
         path.hardlink_to(unfinished)
     except FileExistsError:
-        pass
+        if not path.exists():
+            return False
     except OSError:
         return False
     unfinished.unlink()

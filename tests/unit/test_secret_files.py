@@ -213,6 +213,14 @@ def test_a_folder_of_passwords_into_which_others_can_put_theirs_is_refused(tmp_p
     assert kept.known("users_lane") == password
 
 
+def test_a_link_that_leads_nowhere_keeps_no_password(tmp_path: Path) -> None:
+    """The account would have one that nobody knows."""
+    tmp_path.chmod(0o700)
+    kept = KeptPasswords(tmp_path)
+    kept.path("users_lane").symlink_to(tmp_path / "nowhere")
+    assert kept.given("users_lane") == kept.known("users_lane")
+
+
 def test_of_two_runs_that_make_a_password_at_once_the_first_counts_for_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
