@@ -16,7 +16,8 @@ from coordinator.registry import targets_of
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.authors_code import authors_line
 from coordinator.service.commands import Command
-from coordinator.service.ids import new_command_id
+from coordinator.service.continuation import is_continuation
+from coordinator.service.ids import continuation_command_id, new_command_id
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import EFFECTS_PREFIX
@@ -179,7 +180,7 @@ class LaneUnderTest:
 
         With a `command_id` that was used before it is a repetition. With an `actor` it is as if he had
         asked a gateway for it: it has the origin `public`, and `allow` is asked. Without one it is the system's own,
-        unless `origin` says something else. Raises
+        unless `origin` says something else. A continuation is as a lane makes it: its id has that form. Raises
         RuntimeError for one that has no outcome: it blocks the lane, or waits behind one that failed with its key.
         """
         if actor is not None and not isinstance(actor, Principal):
@@ -187,7 +188,7 @@ class LaneUnderTest:
         tried = self._apply(
             sent_as(
                 command,
-                command_id or new_command_id(),
+                command_id or _id_of(command),
                 origin or ("system" if actor is None else "public"),
                 expected_version=expected_version,
                 deadline_ms=None if deadline is None else int(deadline.timestamp() * 1000),
@@ -317,6 +318,12 @@ class LaneUnderTest:
             return transaction.scan(model, limit)
         finally:
             transaction.rollback()
+
+
+def _id_of(command: Command | Older) -> str:
+    """A new id, as commands of this class have."""
+    declared = command.command if isinstance(command, Older) else type(command)
+    return continuation_command_id(new_command_id()) if is_continuation(declared) else new_command_id()
 
 
 class LaneInMemory(LaneUnderTest):

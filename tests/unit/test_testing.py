@@ -9,7 +9,18 @@ import pytest
 from msgspec import structs
 
 import coordinator
-from coordinator import Call, Command, Effect, EffectRetry, Row, Service, UnitOfWork
+from coordinator import (
+    Call,
+    Command,
+    Continuation,
+    Effect,
+    EffectRetry,
+    Handler,
+    Principal,
+    Row,
+    Service,
+    UnitOfWork,
+)
 from coordinator.service.authors_code import authors_line
 from coordinator.stores.port import BatchFault
 from coordinator.stores.row_checks import InvalidRow
@@ -94,6 +105,17 @@ def test_what_is_emitted_is_seen() -> None:
 def test_a_stranger_is_one() -> None:
     note = Note(command_id="x", command_type="t", status="applied")
     assert LaneInMemory(LEDGER).apply(note, origin="public").code == "forbidden_command_type"
+
+
+def test_a_continuation_is_as_a_lane_makes_it_whoever_named_it() -> None:
+    class Heard(Continuation, type="ears.heard"):
+        """What became of whatever."""
+
+    def heard(_work: UnitOfWork, _command: Heard) -> None: ...
+
+    lane = LaneInMemory(Service("ears", handlers=[Handler(Heard, heard)]))
+    told = Heard(command_id="0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11", command_type="trips.book", status="applied")
+    assert [lane.apply(told, actor=Principal(subject="ada")).code, lane.apply(told).code] == [None, None]
 
 
 def test_a_defect_of_a_handler_s_is_told_and_changes_nothing() -> None:
