@@ -267,8 +267,10 @@ async def test_a_process_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatc
         async with asyncio.timeout(WITHIN_S), SocketWrites(path) as writes:
             with pytest.raises(BrokerUnavailable, match="the process that runs lane ledger does not answer"):
                 await writes.at_hand("ledger")
-            with pytest.raises(OutcomeUnknown, match="does not answer: the command may be applied"):
-                await writes.issue("ledger", command("ledger.deposit", b"{}"), 0.0)
+            given = command("ledger.deposit", b"{}")
+            # Without its id the same again would be another command.
+            with pytest.raises(OutcomeUnknown, match=f"does not answer: command {given.command_id} may be applied"):
+                await writes.issue("ledger", given, 0.0)
 
 
 async def test_an_operator_learns_that_nothing_can_be_made_safe(tmp_path: Path) -> None:

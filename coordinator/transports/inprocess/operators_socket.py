@@ -264,6 +264,10 @@ class _Door:
             return _Unanswered(asked.number, error.code, str(error))
 
 
+class _Gone(Exception):
+    """The other side has closed, and has not answered."""
+
+
 class SocketWrites:
     """Implements `Writes` over the socket of another process. Used as an asynchronous context manager."""
 
@@ -297,10 +301,9 @@ class SocketWrites:
             async with asyncio.timeout(None if wait_s is None else wait_s + TAKEN_WITHIN_S):
                 answer = await self._ask(lambda number: _Issue(number, lane, message, wait_s))
         except TimeoutError:
-            raise OutcomeUnknown(
-                f"the process that listens at {self._path} does not answer: the command may be applied, and the same "
-                "again is safe"
-            ) from None
+            raise self._unknown("listens", "does not answer", message) from None
+        except _Gone:
+            raise self._unknown("listened", "is gone", message) from None
         if isinstance(answer, _Settled):
             return answer.outcome
         raise _error_of(answer, message.command_id or "")
@@ -314,6 +317,8 @@ class SocketWrites:
             raise BrokerUnavailable(
                 f"the process that runs lane {lane} does not answer at {self._path} (for {ANSWERED_WITHIN_S:g} s)"
             ) from None
+        except _Gone:
+            raise BrokerUnavailable(f"the process that ran lane {lane}, at {self._path}, is gone") from None
         if isinstance(answer, _Counted):
             known = answer.commands, answer.suspended, answer.unwritable, answer.mark, answer.holder, answer.calls
             return AtHand(*known, next((each for each in get_args(SuspensionCause) if each == answer.cause), None))
@@ -329,7 +334,7 @@ class SocketWrites:
             try:
                 await _write(self._writer, msgspec.json.encode(question(number)))
             except OSError as error:
-                raise self._gone() from error
+                raise _Gone from error
             return await answer
         finally:
             del self._waiting[number]
@@ -342,11 +347,12 @@ class SocketWrites:
                     waiting.set_result(answer)
         for waiting in self._waiting.values():
             if not waiting.done():
-                waiting.set_exception(self._gone())
+                waiting.set_exception(_Gone())
 
-    def _gone(self) -> OutcomeUnknown:
+    def _unknown(self, what: str, why: str, message: CommandMessage) -> OutcomeUnknown:
         return OutcomeUnknown(
-            f"the process that listened at {self._path} is gone: the command may be applied, and the same again is safe"
+            f"the process that {what} at {self._path} {why}: command {message.command_id} may be applied. The same "
+            "again is safe with the same id: an order has it by itself, `coordinator send` takes it as --id"
         )
 
 
