@@ -84,7 +84,7 @@ def _find(command_id: str, lane: str | None, addresses: Sequence[str]) -> tuple[
         if any(entry is not None for _, entry in found):
             return [(with_relatives(timeline, admins), entry) for timeline, entry in found], away, {}
         # How lanes do takes a while to find out, and tells why a command waits.
-        conditions = look_at(_named(lane), addresses) if found or not away else {}
+        conditions = look_at(there, addresses) if found or not away else {}
         if found:
             return _known(command_id, admins, conditions), away, conditions
         emitted = emitter_of(command_id, None, admins)

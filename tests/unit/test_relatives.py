@@ -122,6 +122,14 @@ def test_of_what_was_emitted_to_a_lane_that_is_away_nobody_knows_whether_it_is_s
         assert '"standing":"unknown"' in ran.stdout
 
 
+def test_what_waits_is_told_though_another_lane_has_no_address(asking: World) -> None:
+    credit(asking)
+    (call,) = asking.emitted
+    asking.environment["ITEMS_DATABASE_URL"] = "nowhere://items"
+    ran = asking.run("command", call.command_id, expect=1)
+    assert "outbox" in ran.stdout
+
+
 @pytest.mark.parametrize("passed_on", [False, True])
 def test_the_result_of_an_effect_is_linked_to_it_and_it_to_that(asking: World, passed_on: bool) -> None:
     command_id = credit(asking)
