@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import Final, NoReturn
 
 import structlog
+from prometheus_client import Counter
 
 from coordinator.client.command_log import CommandLog
 from coordinator.protocol.fingerprints import UNKEYED, is_keyed
@@ -26,6 +27,9 @@ IDS_AT_ONCE: Final = 100
 """The entries of so many are in memory at once."""
 LOOKUPS_S = 1.0
 """How long the log is asked at a time, however many wait."""
+FOUND: Final = Counter(
+    "coordinator_gateway_outcomes_found_total", "Outcomes that did not come, and were found in the command log."
+)
 
 log = structlog.get_logger("writes")
 
@@ -69,6 +73,7 @@ class LostOutcomes:
                     for entry in some:
                         one = found.get(entry.command_id)
                         if one is not None and is_of(one, entry.message, fingerprints) and not entry.outcome.done():
+                            FOUND.inc()
                             entry.outcome.set_result(from_log(one, replayed=False))
                     if in_order and not found:
                         return

@@ -80,7 +80,9 @@ def lost_among(log: Any, *parts: list[InFlight]) -> LostOutcomes:
 async def test_the_log_is_asked_for_many_at_once_and_no_further_than_the_lane_has_come() -> None:
     log, entries = SettledLog(), waiting(5 * IDS_AT_ONCE, 0.0)
     log.settled = {entry.command_id for entry in entries[: IDS_AT_ONCE + 1]}
+    before = lost_outcomes.FOUND._value.get()
     await lost_among(log).find(entries, in_order=True)
+    assert lost_outcomes.FOUND._value.get() - before == IDS_AT_ONCE + 1
     assert log.asked == [IDS_AT_ONCE] * 3
     assert sum(entry.has_outcome for entry in entries) == IDS_AT_ONCE + 1
     log.error = DatabaseUnavailable("away")
