@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from coordinator.dev.servers.server import make_passable
-from coordinator.runtime.own_descriptors import close_own, keep_from_forks
+from coordinator.runtime.own_descriptors import OwnDescriptor
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.text import in_quotes
 
@@ -61,7 +61,7 @@ class Workspace:
             make_passable(self.directory)
             self.logs.mkdir(exist_ok=True)
             lock = _open_for_owner(str(self.directory / "lock"), os.O_RDWR | os.O_CREAT)
-        keep_from_forks(lock)
+        held = OwnDescriptor(lock)
         try:
             with self.used():
                 try:
@@ -81,7 +81,7 @@ class Workspace:
                     raise self._refusal(error) from error
                 raise
         finally:
-            close_own(lock)
+            held.close()
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:

@@ -8,25 +8,27 @@ import os
 from contextlib import suppress
 from typing import Final
 
-_own: Final = set[int]()
+_own: Final = set["OwnDescriptor"]()
 
 
-def keep_from_forks(descriptor: int) -> None:
-    """Have each process that is forked from now on close it at once. Close it by `close_own`."""
-    _own.add(descriptor)
+class OwnDescriptor:
+    """A descriptor that each process that is forked from now on closes at once."""
 
+    def __init__(self, number: int) -> None:
+        self.number = number
+        _own.add(self)
 
-def close_own(descriptor: int) -> None:
-    """Close it; in a process that was forked it is closed already, and the number may be another file's."""
-    if descriptor in _own:
-        _own.discard(descriptor)
-        os.close(descriptor)
+    def close(self) -> None:
+        """Close it, unless this process was forked and has closed it: the number may be another file's there."""
+        if self in _own:
+            _own.discard(self)
+            os.close(self.number)
 
 
 def _close_in_fork() -> None:
     while _own:
         with suppress(OSError):
-            os.close(_own.pop())
+            os.close(_own.pop().number)
 
 
 os.register_at_fork(after_in_child=_close_in_fork)

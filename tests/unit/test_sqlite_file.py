@@ -258,3 +258,22 @@ def test_what_a_killed_process_has_forked_does_not_hold_it(path: Path) -> None:
         HeldFile(path).close()
     finally:
         os.kill(int(ran.stdout), signal.SIGKILL)
+
+
+def test_a_fork_that_closes_what_its_parent_held_keeps_what_it_holds_itself(path: Path) -> None:
+    """Its own may have the number of a descriptor that it was not to have."""
+    other = path.with_name("other.sqlite")
+    create_schema(str(other), LEDGER)
+    imports = "import os, sys; from pathlib import Path; from coordinator.stores.sqlite.file import HeldFile"
+    wait, close = "print(own, flush=True), sys.stdin.read()", "held.close()"
+    program = (
+        f"{imports}; held = HeldFile(Path(sys.argv[1])); child = os.fork()\n"
+        f"if child: os.waitpid(child, 0)\nelse: own = HeldFile(Path(sys.argv[2])); {close}; {wait}"
+    )
+    command = [sys.executable, "-c", program, str(path), str(other)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as forking:
+        assert forking.stdout is not None
+        assert forking.stdout.readline()
+        with pytest.raises(ConfigurationError, match="another process runs a lane on this file"):
+            HeldFile(other)
+        forking.communicate()

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from coordinator.runtime.own_descriptors import close_own, keep_from_forks
+from coordinator.runtime.own_descriptors import OwnDescriptor
 from coordinator.service.errors import ConfigurationError
 
 IN_MEMORY: Final = ("", ":memory:")
@@ -224,8 +224,8 @@ class HeldFile:
 
     def __init__(self, path: Path) -> None:
         """Raises ConfigurationError if it is held already. Where files cannot be locked so, it is not held."""
-        self._file: int | None = None
-        self._note: int | None = None
+        self._file: OwnDescriptor | None = None
+        self._note: OwnDescriptor | None = None
         self._identity = identity_of(str(path))
         refused = ConfigurationError(f"{path}: another process runs a lane on this file, perhaps by another name")
         with _holding:
@@ -245,8 +245,7 @@ class HeldFile:
             except OSError:
                 # On NFS, for one, only a descriptor that writes can be locked.
                 return
-            self._file = file
-            keep_from_forks(file)
+            self._file = OwnDescriptor(file)
             if self._identity is not None:
                 _held.add(self._identity)
                 self._tell(str(path), self._identity[1])
@@ -255,11 +254,11 @@ class HeldFile:
         with _holding:
             file, self._file = self._file, None
             if file is not None:
-                close_own(file)
+                file.close()
                 if self._identity is not None:
                     _held.discard(self._identity)
                 if self._note is not None:
-                    close_own(self._note)
+                    self._note.close()
 
     def _tell(self, path: str, number: int) -> None:
         """Have those who come by the path see which file is held: by a lock that begins at the file's number, and that
@@ -267,6 +266,5 @@ class HeldFile:
         if sys.platform != "linux":
             return
         with suppress(OSError):
-            self._note = open_note(path)
-            keep_from_forks(self._note)
-            fcntl.fcntl(self._note, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_WRLCK, number & _NUMBERS, 1))
+            self._note = OwnDescriptor(open_note(path))
+            fcntl.fcntl(self._note.number, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_WRLCK, number & _NUMBERS, 1))
