@@ -29,9 +29,10 @@ class Reconnecting:
     """Keeps one connection up for as long as its process runs.
 
     However an attempt ends, the next one follows after a pause. The pause grows from about AMQP_RECONNECT_DELAY_S to
-    AMQP_RECONNECT_DELAY_S_MAX, and starts over after a connection that lasted. Only two errors end it: a defect, and a
-    ConfigurationError before the first connection. A later ConfigurationError is an outage like others: the broker may
-    be restored, or a right be given back, and to end the process would not help.
+    AMQP_RECONNECT_DELAY_S_MAX, and starts over after a connection that lasted, and after the first one that did not:
+    a broker that is back may be started once more. Only two errors end it: a defect, and a ConfigurationError before
+    the first connection. A later ConfigurationError is an outage like others: the broker may be restored, or a right be
+    given back, and to end the process would not help.
     """
 
     def __init__(self, name: str, settings: BrokerSettings, chance: Callable[[], float] = random.random) -> None:
@@ -46,6 +47,8 @@ class Reconnecting:
         """What a process that looks for its broker in the wrong place is told."""
         self._failures = 0
         self._up_since_s: float | None = None
+        self._was_steady = True
+        """Whether the last connection lasted."""
         self._is_logged = False
         self._logged_at: dict[str, float] = {}
         self.connected = asyncio.Event()
@@ -68,9 +71,8 @@ class Reconnecting:
                 reason = error
             finally:
                 up_s = self._end()
-            if up_s is not None and up_s >= STEADY_S:
-                self._failures = 0
-                self._delay_s = self._settings.reconnect_delay_s
+            if up_s is not None:
+                self._note_end(is_steady=up_s >= STEADY_S)
             self._log_loss(f"{reason}{'' if self._was_connected else self._default}", up_s)
             # Processes must not all connect at once when a broker comes back.
             await asyncio.sleep(self._delay_s * (0.5 + 0.5 * self._chance()))
@@ -90,6 +92,14 @@ class Reconnecting:
         since_s, self._up_since_s = self._up_since_s, None
         self.connected.clear()
         return None if since_s is None else time.monotonic() - since_s
+
+    def _note_end(self, *, is_steady: bool) -> None:
+        """It was connected."""
+        if is_steady:
+            self._failures = 0
+        if is_steady or self._was_steady:
+            self._delay_s = self._settings.reconnect_delay_s
+        self._was_steady = is_steady
 
     def _log_loss(self, reason: str, up_s: float | None) -> None:
         """Log a change at once, and a lasting state once a minute. `up_s` is how long it was connected; None: never."""

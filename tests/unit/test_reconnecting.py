@@ -83,6 +83,14 @@ async def test_a_connection_that_is_lost_at_once_again_and_again_is_one_line_a_m
     assert len(lines) == 2 * 3, "that it is connected again is said of a loss that was said"
 
 
+async def test_a_broker_that_is_back_and_restarted_at_once_is_found_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the second node of a cluster whose nodes are restarted one after the other."""
+    attempts = Attempts(monkeypatch, *[BrokerUnavailable("refused")] * 4, was_up, was_up)
+    attempts.up_s = STEADY_S / 2
+    await attempts.run()
+    assert attempts.pauses_s == [0.25, 0.5, 1.0, 1.0, 0.25, 0.5]
+
+
 async def test_half_of_a_pause_is_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = Attempts(monkeypatch, BrokerUnavailable("refused"))
     attempts.connection = Reconnecting("test", SETTINGS, lambda: 0.0)
