@@ -1,14 +1,18 @@
-"""Descriptors with locks that are to end with this process: no process that it forks has them.
+"""Descriptors that are to end with this process, since they have a lock or listen: no process that it forks has them.
 
-Such a lock belongs to whoever has the descriptor, and forks have it, too. A worker of a pool outlives a parent that is
+A lock belongs to whoever has the descriptor, and forks have it, too. A worker of a pool outlives a parent that is
 killed, and would keep the lock for as long as it waits for work: nobody else could have the file, and nobody uses it.
+Likewise a socket goes on listening, and nobody answers there.
 """
 
 import os
-from contextlib import suppress
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 _own: Final = set["OwnDescriptor"]()
+_listening: Final = set[socket.socket]()
 
 
 class OwnDescriptor:
@@ -25,10 +29,23 @@ class OwnDescriptor:
             os.close(self.number)
 
 
+@contextmanager
+def own_socket(listening: socket.socket) -> Iterator[socket.socket]:
+    """Each process that is forked meanwhile closes this socket at once."""
+    _listening.add(listening)
+    try:
+        yield listening
+    finally:
+        _listening.discard(listening)
+
+
 def _close_in_fork() -> None:
     while _own:
         with suppress(OSError):
             os.close(_own.pop().number)
+    while _listening:
+        with suppress(OSError):
+            _listening.pop().close()
 
 
 os.register_at_fork(after_in_child=_close_in_fork)

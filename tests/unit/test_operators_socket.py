@@ -3,7 +3,10 @@
 import asyncio
 import gc
 import os
+import signal
 import socket
+import subprocess
+import sys
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -39,6 +42,7 @@ from coordinator.transports.inprocess.operators_socket import (
     CallsAtHand,
     SocketWrites,
     check_path,
+    is_listening,
     operators_socket,
     socket_beside,
 )
@@ -324,6 +328,34 @@ async def _listen(path: Path, lanes: Silent, is_listening: asyncio.Event) -> Non
     async with operators_socket(path, lanes):
         is_listening.set()
         await asyncio.Event().wait()
+
+
+def test_what_a_killed_process_has_forked_does_not_listen(tmp_path: Path) -> None:
+    """A worker of a pool waits for work of a parent that is gone: whoever asks there would wait, too."""
+    path = tmp_path / "ledger-operators"
+    ran = subprocess.run([sys.executable, "-c", _FORKS_AND_IS_KILLED, path], stdout=subprocess.PIPE, check=False)
+    try:
+        assert path.exists()
+        assert not is_listening(path)
+    finally:
+        os.kill(int(ran.stdout), signal.SIGKILL)
+
+
+_FORKS_AND_IS_KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from coordinator.transports.inprocess.operators_socket import operators_socket
+
+async def run():
+    async with operators_socket(Path(sys.argv[1]), None):
+        if child := os.fork():
+            print(child, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.close(1)
+        signal.pause()
+
+asyncio.run(run())
+"""
 
 
 async def test_what_a_killed_process_left_is_replaced_and_only_its_user_may_connect(tmp_path: Path) -> None:

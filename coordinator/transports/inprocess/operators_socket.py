@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self, TypeAlias, get_args
@@ -23,6 +23,7 @@ from coordinator.client.writes import Writes
 from coordinator.lane.delivery import SuspensionCause
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.ending import end_tasks
+from coordinator.runtime.own_descriptors import own_socket
 from coordinator.service.errors import (
     BrokerUnavailable,
     CommandPending,
@@ -176,18 +177,16 @@ async def operators_socket(path: Path, lanes: Lanes) -> AsyncIterator[None]:
     Raises ConfigurationError.
     """
     door = _Door(lanes)
-    server = await asyncio.start_unix_server(door.open, sock=_bound(path), backlog=_BACKLOG)
-    try:
-        yield
-    finally:
-        for listening in server.sockets:
-            asyncio.get_running_loop().remove_reader(listening)
-        _remove(path)
-        try:
-            await door.close()
-        finally:
-            # A connection that asyncio has accepted, and not handed over by now, would be left open.
-            server.close()
+    with own_socket(_bound(path)) as bound:
+        server = await asyncio.start_unix_server(door.open, sock=bound, backlog=_BACKLOG)
+        # A connection that asyncio has accepted, and not handed over by the end, would be left open.
+        with closing(server):
+            try:
+                yield
+            finally:
+                asyncio.get_running_loop().remove_reader(bound)
+                _remove(path)
+                await door.close()
 
 
 def _bound(path: Path) -> socket.socket:
