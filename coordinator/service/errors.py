@@ -34,11 +34,19 @@ class CoordinatorError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception's own calls the class with `args`, the message, and a class may take other arguments: who waits for
         # a pool would wait for ever.
-        return _without_init, (type(self), self.args), self.__dict__
+        reduced: Any = super().__reduce__()
+        kept: Any = object.__getstate__(self)
+        of_slots = kept[1] if isinstance(kept, tuple) else {}
+        _, args, *state = reduced
+        return _without_init, (type(self), args), dict(*state) | of_slots
 
 
 def _without_init(kind: type[CoordinatorError], args: tuple[Any, ...]) -> CoordinatorError:
-    return kind.__new__(kind, *args)
+    """Without that of the class itself: Python's own errors, such as OSError, take in `args` by theirs."""
+    error = kind.__new__(kind, *args)
+    of_python: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
+    of_python.__init__(error, *args)
+    return error
 
 
 class ConfigurationError(CoordinatorError):

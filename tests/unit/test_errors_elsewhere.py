@@ -1,6 +1,7 @@
 """Errors that a worker of a pool raises: its parent gets them as they were."""
 
 import copy
+import errno
 import multiprocessing
 import pickle
 from collections.abc import Callable
@@ -23,6 +24,24 @@ from coordinator.service.errors import (
     UnreadableRow,
 )
 from coordinator.service.outside_calls import EffectRetry
+
+
+class _Exhausted(Rejected):
+    """One of an application's, with a slot."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        super().__init__("exhausted", "too few are left")
+        self.left = left
+
+
+class _Unsent(CoordinatorError, OSError):
+    """One of an application's that is one of Python's, too."""
+
+    def __init__(self, errno: int, text: str) -> None:
+        super().__init__(errno, text)
+
 
 ID = "00000000-0000-7000-8000-000000000001"
 WITHIN_S = 20.0
@@ -59,6 +78,17 @@ def test_an_error_is_the_same_elsewhere(
     again = elsewhere(error)
     assert isinstance(again, CoordinatorError)
     assert said(again) == said(error)
+
+
+@pytest.mark.parametrize("elsewhere", [pickled, copy.copy])
+def test_so_is_one_of_an_application_with_what_is_not_in_its_dict(
+    elsewhere: Callable[[CoordinatorError], object],
+) -> None:
+    exhausted, unsent = elsewhere(_Exhausted(3)), elsewhere(_Unsent(errno.EPIPE, "gone"))
+    assert isinstance(exhausted, _Exhausted)
+    assert (exhausted.left, exhausted.code, str(exhausted)) == (3, "exhausted", "too few are left")
+    assert isinstance(unsent, _Unsent)
+    assert (unsent.errno, str(unsent)) == (errno.EPIPE, str(_Unsent(errno.EPIPE, "gone")))
 
 
 def rejected() -> None:
