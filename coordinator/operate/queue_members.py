@@ -1,17 +1,13 @@
 """On which nodes of a cluster of RabbitMQ a lane's queue is. AMQP does not say it; RabbitMQ's management does."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from msgspec import Struct, ValidationError, convert
+from msgspec import Struct
 
-from coordinator.runtime.addresses import parse_address
+from coordinator.operate.told_by_management import management_of, told_as
 from coordinator.runtime.settings import BrokerSettings
-from coordinator.service.errors import ConfigurationError
 from coordinator.transports.rabbitmq.topology import queue_name
-
-if TYPE_CHECKING:
-    from coordinator.accounts.management import Management
 
 
 class QueueMembers(Struct, frozen=True, kw_only=True):
@@ -44,10 +40,7 @@ def members_of(kept: dict[str, Any]) -> QueueMembers:
 
     Raises ConfigurationError for what no RabbitMQ says.
     """
-    try:
-        told = convert(kept, _ToldMembers)
-    except ValidationError as error:
-        raise ConfigurationError(f"what RABBITMQ_ADMIN_URL names is no management of RabbitMQ's: {error}") from None
+    told = told_as(kept, _ToldMembers)
     members, online = sorted(set(told.members or ())), sorted(set(told.online or ()))
     has_majority = len(online) * 2 > len(members)
     return QueueMembers(leader=told.leader, members=members, online=online, has_majority=has_majority)
@@ -58,13 +51,8 @@ def open_members(broker: BrokerSettings) -> Callable[[str], QueueMembers] | None
 
     What is returned raises BrokerUnavailable, ConfigurationError.
     """
-    # Only who has set it needs what speaks to it.
-    from coordinator.accounts.management import BrokerAdminSettings, open_management  # noqa: PLC0415
-    from coordinator.runtime.settings import load  # noqa: PLC0415
-
-    url = load(BrokerAdminSettings).admin_url
-    if url is None or not broker.is_rabbitmq:
+    managed = management_of(broker)
+    if managed is None:
         return None
-    server: Management = open_management(url)
-    vhost = parse_address(broker.url).database or "/"
+    server, vhost = managed
     return lambda lane: members_of(server.queue(vhost, queue_name(lane)))

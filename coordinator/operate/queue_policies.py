@@ -7,19 +7,15 @@ they dead-letter into no queue is gone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from msgspec import Struct, ValidationError, convert
+from msgspec import Struct
 
-from coordinator.runtime.addresses import parse_address
+from coordinator.operate.told_by_management import management_of, told_as
 from coordinator.runtime.settings import BrokerSettings
-from coordinator.service.errors import ConfigurationError
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, retry_key
 from coordinator.transports.rabbitmq.topology import dead_queue_name, mark_queue_name, queue_name
-
-if TYPE_CHECKING:
-    from coordinator.accounts.management import Management
 
 _TAKE_OUT: Final = ("message-ttl", "expires", "delivery-limit")
 _LIMIT: Final = ("max-length", "max-length-bytes")
@@ -40,10 +36,7 @@ def harms_of(told: Iterable[Any], lane: str) -> list[str]:
 
     Raises ConfigurationError for what no RabbitMQ says.
     """
-    try:
-        queues = {each.name: each for each in convert(told, list[_ToldQueue])}
-    except ValidationError as error:
-        raise ConfigurationError(f"what RABBITMQ_ADMIN_URL names is no management of RabbitMQ's: {error}") from None
+    queues = {each.name: each for each in told_as(told, list[_ToldQueue])}
     effects = effects_key(lane)
     letters = dead_queue_name(lane), dead_queue_name(effects)
     names = queue_name(lane), mark_queue_name(lane), queue_name(effects)
@@ -64,15 +57,10 @@ def open_harms(broker: BrokerSettings) -> Callable[[Sequence[str]], dict[str, li
 
     What is returned raises BrokerUnavailable, ConfigurationError.
     """
-    # Only who has set it needs what speaks to it.
-    from coordinator.accounts.management import BrokerAdminSettings, open_management  # noqa: PLC0415
-    from coordinator.runtime.settings import load  # noqa: PLC0415
-
-    url = load(BrokerAdminSettings).admin_url
-    if url is None or not broker.is_rabbitmq:
+    managed = management_of(broker)
+    if managed is None:
         return None
-    server: Management = open_management(url)
-    vhost = parse_address(broker.url).database or "/"
+    server, vhost = managed
 
     def harms(lanes: Sequence[str]) -> dict[str, list[str]]:
         told = server.queues(vhost, _ToldQueue.__struct_fields__)
