@@ -106,6 +106,60 @@ async def test_no_second_request_is_smuggled(quick: RunningGateway, case: str) -
         assert statuses(answer) == [400]
 
 
+NEXT = b"GET /users/7 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+TRAILERS = {
+    "one": (b"Prefer: respond-async\r\n",),
+    "several": (b"X: y\r\nIdempotency-Key: k\r\n",),
+    "one in parts": (b"Pre", b"fer: respond-", b"async\r", b"\n"),
+    "one that ends as a body does": (b"0: 0\r\n",),
+}
+
+
+async def answers_in_turn(port: int, first: tuple[bytes, ...], second: bytes) -> bytes:
+    """What is answered to both requests, the second of which is sent once the first is answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            for part in first:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            with suppress(ConnectionError):
+                writer.write(second)
+                await writer.drain()
+                answer += await reader.read()
+        return answer
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("case", sorted(TRAILERS))
+@pytest.mark.parametrize("path", [b"/users", b"/nothing"])
+@pytest.mark.parametrize("is_pipelined", [False, True])
+async def test_what_stands_behind_a_body_is_no_field_of_the_next_request(
+    quick: RunningGateway, case: str, path: bytes, is_pipelined: bool
+) -> None:
+    """aiohttp would take the last trailer for one: of whoever comes next, where a proxy shares its connections."""
+    head = post(b"Transfer-Encoding: chunked", body=CHUNKED[:-2]).replace(b"/users", path, 1)
+    parts = (head, *TRAILERS[case], b"\r\n")
+    if is_pipelined:
+        answer = await exchange(quick.port, b"".join(parts) + NEXT)
+    else:
+        answer = await answers_in_turn(quick.port, parts, NEXT)
+    assert len(statuses(answer)) == 1, answer
+    assert b"Connection: close" in answer
+
+
+@pytest.mark.parametrize("case", ["whole", "in parts"])
+async def test_a_body_in_chunks_without_trailers_keeps_its_connection(start: Start, case: str) -> None:
+    users = await start("users")
+    sent = post(b"Transfer-Encoding: chunked", body=CHUNKED)
+    parts = (sent,) if case == "whole" else tuple(bytes([byte]) for byte in sent)
+    answer = await answers_in_turn(users.port, parts, NEXT)
+    assert statuses(answer) == [201, 200], answer
+
+
 ODD = {
     "absolute form": b"GET http://a/healthz HTTP/1.1\r\nHost: b\r\n\r\n",
     "absolute form with a user": b"GET http://u:p@a:99999/healthz HTTP/1.1\r\nHost: b\r\n\r\n",
