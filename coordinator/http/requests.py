@@ -250,7 +250,7 @@ async def issue(
     if written.replayed:
         receipts.withdraw(command_id, context.principal, context.stages)
     context.settled_at(lane, written.sequence)
-    return request.app[SHOWN_RESULTS].of_written(request, written)
+    return request.app[SHOWN_RESULTS].of_written(request, command.type, written)
 
 
 def _check_nobodys(command_id: str) -> None:

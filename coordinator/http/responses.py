@@ -46,10 +46,13 @@ def written_response(
     """The target as an applied command left it; 204 where no row is left to show.
 
     `location` is the path of a new row; `content_location` that of the shown row, if it is not the request's. Of a row
-    that is not for whoever asks there is the key alone: no tag, and no path at which it could be read.
+    that is not for whoever asks there is the key alone, or null: no tag, and no path at which it could be read.
     """
     value = written.value if written.shown is UNSET else written.shown
-    response = web.Response(status=HTTPStatus.NO_CONTENT) if value is None else json_response(value, status=status)
+    if written.value is None:
+        response = web.Response(status=HTTPStatus.NO_CONTENT)
+    else:
+        response = json_response(value, status=status)
     if isinstance(value, VersionedRow):
         response.headers["ETag"] = entity_tag(value.version)
     if location is not None:

@@ -21,6 +21,8 @@ from coordinator.service.rows import Row, key_columns
 from coordinator.service.rows_within import may_have_rows, may_pass_for_rows, without_rows
 from coordinator.service.service import Service
 
+_NOT_ITS_OWN: Final = "its handler promises a base of the class of a row"
+
 log = structlog.get_logger("gateway")
 
 
@@ -33,6 +35,8 @@ class ShownResults:
         """Those of which a result may have a row that is not for everybody."""
         self._known: set[str] = set()
         """The types of commands of which it is known that their results have none."""
+        self._as_base: set[str] = set()
+        """Those of which it is not known whose rows their results have: they are promised as a base of their class."""
         self._with_rows: dict[str, msgspec.json.Decoder[Any]] = {}
         ruled = list(services)
         for service in ruled:
@@ -48,16 +52,20 @@ class ShownResults:
     def _take(self, kind: str, promised: Any) -> None:
         if may_pass_for_rows(promised, self._rules):
             # A row that is read as its base does not say whose it is, whatever is beside it.
+            self._as_base.add(kind)
             return
         if may_have_rows(promised, self._rules):
             self._with_rows[kind] = msgspec.json.Decoder(promised)
         else:
             self._known.add(kind)
 
-    def of_written(self, request: web.Request, written: Written[Any]) -> Written[Any]:
-        """What a write returned, with what may be shown of it (`Written.shown`)."""
-        if not self._rules or AUTHENTICATION not in request.app:
+    def of_written(self, request: web.Request, kind: str, written: Written[Any]) -> Written[Any]:
+        """What a write of this type returned, with what may be shown of it (`Written.shown`)."""
+        if not self._rules or AUTHENTICATION not in request.app or written.value is None:
             return written
+        if kind in self._as_base:
+            _tell(kind, _NOT_ITS_OWN)
+            return msgspec.structs.replace(written, shown=None)
         shown = without_rows(written.value, _Shortened(self._rules, request))
         return written if shown is written.value else msgspec.structs.replace(written, shown=shown)
 
@@ -74,14 +82,17 @@ class ShownResults:
         try:
             value = None if decoder is None else decoder.decode(result)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            log.warning("result_withheld", type=kind, reason=str(error))
+            _tell(kind, str(error))
             return NO_RESULT
         if decoder is None:
-            why = "no command of this type is known, or its handler promises a base of the class of a row"
-            log.warning("result_withheld", type=kind, reason=why)
+            _tell(kind, _NOT_ITS_OWN if kind in self._as_base else "no command of this type is known")
             return NO_RESULT
         shown = without_rows(value, _Shortened(self._rules, request))
         return result if shown is value else msgspec.Raw(to_json(shown))
+
+
+def _tell(kind: str, reason: str) -> None:
+    log.warning("result_withheld", type=kind, reason=reason)
 
 
 class _Shortened:

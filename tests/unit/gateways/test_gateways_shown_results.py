@@ -39,6 +39,23 @@ class Draft(VersionedRow, table="drafts", key=("owner", "id")):
     text: str
 
 
+class Signed(VersionedRow):
+    """What rows of several tables have."""
+
+    id: int
+    owner: str
+
+
+@NOTES.row(is_public=False, allow=own_notes)
+class Letter(Signed, table="letters", key="id"):
+    text: str = "secret"
+
+
+class Seal(Command, type="notes.seal"):
+    id: int
+    owner: str
+
+
 class Write(Command, type="notes.write"):
     """Anybody writes a note, for anybody."""
 
@@ -136,6 +153,25 @@ def compare(work: UnitOfWork, command: Compare) -> Weighed:
     return Weighed(Compared(first, is_same=False), Second(second))
 
 
+class Envelope(Struct):
+    letter: Signed | None
+
+
+class Post(Command, type="notes.post"):
+    id: int
+    owner: str
+
+
+@NOTES.handles(Seal)
+def seal(work: UnitOfWork, command: Seal) -> Signed:
+    return work.add(Letter(id=command.id, owner=command.owner))
+
+
+@NOTES.handles(Post)
+def post(work: UnitOfWork, command: Post) -> Envelope:
+    return Envelope(work.add(Letter(id=command.id, owner=command.owner)))
+
+
 @pytest.fixture
 async def notes(tmp_path: Path) -> AsyncIterator[Asking]:
     async with AsyncExitStack() as stack:
@@ -200,6 +236,21 @@ async def test_so_have_rows_within_dataclasses_and_classes_of_attrs(notes: Askin
     _, result, response = await notes.call("bob", "POST", "/notes/commands/compare", {"first": 1, "second": 2})
     assert result == {"compared": {"first": {"id": 1}, "is_same": False}, "second": {"note": bobs}}
     assert (await notes.call("bob", "GET", response.headers["Location"]))[1]["result"] == result
+
+
+@pytest.mark.parametrize("command", ["seal", "post"])
+async def test_nothing_is_shown_of_what_is_promised_as_a_base_whichever_way_it_is_asked_for(
+    notes: Asking, command: str
+) -> None:
+    key = {"Idempotency-Key": "order-1"}
+    with capture_logs() as logs:
+        for _ in range(2):
+            status, result, response = await notes.call("bob", "POST", f"/notes/commands/{command}", ADAS, key)
+            assert (status, result, "ETag" in response.headers) == (200, None, False)
+        assert (await notes.call("bob", "GET", response.headers["Location"]))[1]["result"] is None
+    assert [each["event"] for each in logs].count("result_withheld") == 3
+    body = [{"type": f"notes.{command}", "args": {"id": 2, "owner": "ada"}}]
+    assert (await notes.call("bob", "POST", "/commands", body))[1][0]["result"] is None
 
 
 @pytest.mark.parametrize("promised", [Row, VersionedRow, Struct, list[VersionedRow], VersionedRow | None])
