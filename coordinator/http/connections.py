@@ -34,12 +34,12 @@ import structlog
 from aiohttp import StreamReader, web
 from prometheus_client import Counter, Gauge
 
+from coordinator.http.behind_requests import PlainlyEndedHandler
 from coordinator.http.expecting import put_off
 from coordinator.http.handshakes import Handshake
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.problems import RequestRefused, problem_response
 from coordinator.http.since import Since
-from coordinator.http.trailers import TrailerlessHandler
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import Overloaded
 
@@ -235,7 +235,7 @@ class Connections:
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Connection(TrailerlessHandler):
+class Connection(PlainlyEndedHandler):
     """One connection, with the limits of its states."""
 
     __slots__ = (

@@ -151,6 +151,24 @@ async def test_what_stands_behind_a_body_is_no_field_of_the_next_request(
     assert b"Connection: close" in answer
 
 
+OFFERS = {name: b"Connection: Upgrade\r\nUpgrade: %s\r\n" % name.encode() for name in ("h2c", "websocket")}
+
+
+@pytest.mark.parametrize("offer", sorted(OFFERS))
+@pytest.mark.parametrize("body", [b"", b"{}"])
+@pytest.mark.parametrize("is_pipelined", [False, True])
+async def test_no_request_behind_an_offer_of_another_protocol_stays_unanswered_on_an_open_connection(
+    quick: RunningGateway, offer: str, body: bytes, is_pipelined: bool
+) -> None:
+    head = b"GET /users/7 HTTP/1.1\r\nHost: a\r\n" + OFFERS[offer] + b"Content-Length: %d\r\n\r\n" % len(body)
+    if is_pipelined:
+        answer = await exchange(quick.port, head + body + NEXT)
+    else:
+        answer = await answers_in_turn(quick.port, (head, body), NEXT)
+    assert statuses(answer) == [200], answer
+    assert b"Connection: close" in answer
+
+
 @pytest.mark.parametrize("case", ["whole", "in parts"])
 async def test_a_body_in_chunks_without_trailers_keeps_its_connection(start: Start, case: str) -> None:
     users = await start("users")
