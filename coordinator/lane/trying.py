@@ -148,6 +148,7 @@ def _has_version(work: BatchWork, target: Ref[Row], expected: int) -> bool:
     if isinstance(row, VersionedRow) and row.version != expected:
         raise Rejected(
             "version_conflict",
-            f"{target.model.table} {shown_key(target.value)} has version {row.version}, not {expected}",
+            # Which one it has is for those who see the row: its rule is a gateway's to ask.
+            f"{target.model.table} {shown_key(target.value)} has another version than {expected}",
         )
     return row is not None

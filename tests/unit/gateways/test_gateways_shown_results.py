@@ -215,6 +215,15 @@ async def test_of_a_row_that_is_not_public_a_rule_counts_too(notes: Asking) -> N
     assert (own[1]["text"], other[1]) == ("secret", {"owner": "ada", "id": 2})
 
 
+async def test_a_version_that_is_not_expected_is_not_told(notes: Asking) -> None:
+    """Whoever may issue the command need not be one who sees the row, and its version is a field of it."""
+    for _ in range(3):
+        await notes.call("ada", "POST", "/notes/commands/write", ADAS)
+    status, problem, response = await notes.call("bob", "POST", "/notes/commands/write", ADAS, {"If-Match": '"9"'})
+    assert (status, problem["detail"]) == (412, "notes 1 has another version than 9")
+    assert "ETag" not in response.headers
+
+
 async def test_whoever_is_not_asked_who_he_is_sees_no_row_with_a_rule(notes: Asking) -> None:
     assert (await notes.call(None, "POST", "/notes/commands/sign", ADAS))[:2] == (200, {"id": 1})
 
