@@ -119,8 +119,8 @@ def _maker_of_mappings(model: type[Row]) -> Callable[[Mapping[Any, Any]], Any]:
 
 
 def _maker(model: type[Row], places: Sequence[str], time: Convert | None, *, is_loose: bool) -> Callable[[Any], Any]:
-    names: dict[str, Any] = {"model": model}
-    known, hints = value_types_of(model), hints_of(model)
+    names: dict[str, Any] = {"model": model, "json_nulls": _JSON_NULLS}
+    known, hints, nullable = value_types_of(model), hints_of(model), _nullable_json(model)
     parts: list[str] = []
     defaults = {field.name: field for field in msgspec.structs.fields(model) if _may_lack(field, hints)}
     for number, (name, place) in enumerate(zip(model.__struct_fields__, places, strict=True)):
@@ -136,7 +136,8 @@ def _maker(model: type[Row], places: Sequence[str], time: Convert | None, *, is_
             given = place if lacking == "None" else f"{lacking} if (value := {place}) is None else value"
         elif sound == "False":
             names[f"read_{number}"] = read
-            given = f"{lacking} if (value := {place}) is None else read_{number}(value)"
+            is_lacking = f"(value := {place}) is None{' or value in json_nulls' if name in nullable else ''}"
+            given = f"{lacking} if {is_lacking} else read_{number}(value)"
         else:
             # Every one begins so, and most values are sound.
             names[f"read_{number}"] = read
@@ -178,6 +179,7 @@ def _read_bytes(value: Any) -> bytes:
 
 
 _OF_PLAIN: Final[Mapping[Any, Convert]] = {int: _read_int, str: _read_str, bytes: _read_bytes}
+_JSON_NULLS: Final = ("null", b"null")
 _PLAIN_READERS: Final[Mapping[Any, type]] = {_read_int: int, _read_str: str, _read_bytes: bytes}
 
 
@@ -189,6 +191,18 @@ def _may_lack(field: FieldInfo, hints: Mapping[str, Any]) -> bool:
         return not field_type(hints[field.name]).is_optional
     except (UnknownType, KeyError):
         return False
+
+
+def _nullable_json(model: type[Row]) -> frozenset[str]:
+    """The fields kept as JSON that may lack a value, or be None: JSON's `null` is no value, as SQLAlchemy writes it."""
+    known, hints = value_types_of(model), hints_of(model)
+    return frozenset(
+        field.name
+        for field in msgspec.structs.fields(model)
+        if field.name in known
+        and known[field.name].nested is not None
+        and (_may_lack(field, hints) or field_type(hints[field.name]).is_optional)
+    )
 
 
 def _default(field: FieldInfo) -> tuple[Any, str]:
@@ -219,7 +233,7 @@ def _unreadable(
 
     Neither is the text of `error`, which its class has raised. Raises KeyError for a field that is not in the mapping.
     """
-    known, hints = value_types_of(model), hints_of(model)
+    known, hints, nullable = value_types_of(model), hints_of(model), _nullable_json(model)
     wrong: dict[str, Any] = {}
     key: dict[str, Any] = {}
     for name in model.__struct_fields__:
@@ -229,7 +243,8 @@ def _unreadable(
             continue
         try:
             read = _reader(hints.get(name), known.get(name), time)
-            read_value = value if value is None or read is None else read(value)
+            is_null = value is None or (name in nullable and value in _JSON_NULLS)
+            read_value = value if is_null or read is None else read(value)
         except BaseException:  # noqa: BLE001  # such as of an enum's own class
             wrong[name] = value
         else:

@@ -120,6 +120,7 @@ class TestMongoUnreadable(_OnServer):
         ("note", [1]),
         ("note", "secret"),
     )
+    json_null = "null"
 
     json_texts = (
         ("exact", {"a": 0.1}),

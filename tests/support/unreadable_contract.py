@@ -60,6 +60,7 @@ class Thing(Row, table="things", key="id"):
     ratio: float
     note: dict[str, Any]
     exact: dict[str, Decimal] = {}  # noqa: RUF012  # a row has its own
+    remark: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.name.startswith(RAISED):
@@ -121,6 +122,7 @@ class Spoiled(Protocol):
 class UnreadableContract:
     spoils: Sequence[tuple[str, Any]]
     """By column."""
+    json_null: Any = "'null'"
     json_texts: Sequence[tuple[str, Any]] = (
         ("note", DEEP_JSON),
         *(
@@ -232,6 +234,22 @@ class UnreadableContract:
                 of_lane = str(error)
             assert asyncio.run(self._read_second(filled)) == of_lane, value
             self._mend(filled, column)
+
+    def test_json_null_of_others_is_no_value(self, filled: Spoiled) -> None:
+        """SQLAlchemy's JSON writes it for None."""
+        store = filled.open_store()
+        for column in ("exact", "remark"):
+            filled.spoil(column, self.json_null)
+        (of_lane,) = loaded(store, Thing, "id", 2)
+        assert (of_lane.exact, of_lane.remark) == ({}, None)
+        assert asyncio.run(self._read_second(filled)) == repr(of_lane)
+        assert codes(LaneUnderTest(store, "lane", ODD).do(Touch(id=2))) == ["applied"]
+
+    def test_json_null_is_none_of_the_values_of_a_field_that_needs_one(self, filled: Spoiled) -> None:
+        filled.spoil("remark", self.json_null)
+        filled.spoil("note", self.json_null)
+        with pytest.raises(RowFault, match="column note holds"):
+            loaded(filled.open_store(), Thing, "id", 2)
 
     async def _read_second(self, filled: Spoiled) -> str:
         database = open_database(filled.url)
