@@ -752,6 +752,12 @@ def _of_nights(mapped: TypeEngine[Any], of: Any) -> Service:
     return Service("hotel", models=[night])
 
 
+def _of_numbers() -> list[str]:
+    """The statements of MIGRATING that make numbers texts."""
+    page = (Path(__file__).parents[2] / "docs" / "MIGRATING.md").read_text(encoding="utf-8")
+    return page.partition("```sql\n")[2].partition("```")[0].strip().split(";\n")
+
+
 class TestSqlite(_OnExistingTables):
     kind = "sqlite"
 
@@ -838,15 +844,30 @@ class TestSqlite(_OnExistingTables):
         )
         with pytest.raises(ConfigurationError, match=hint):
             self._migrate(url, service)
-        page = (Path(__file__).parents[2] / "docs" / "MIGRATING.md").read_text(encoding="utf-8")
-        statements = page.partition("```sql\n")[2].partition("```")[0]
-        for statement in statements.strip().split(";\n"):
+        for statement in _of_numbers():
             run(statement)
         self._migrate(url, service)
         with closing(open_store(url, service)) as store:
             store.check(service.models, must_sync=False)
             rows = LaneUnderTest(service, store).rows(Member)
         assert [str(row.owed) for row in rows] == ["3.50", "0.00", "0.10"]
+
+    def test_numbers_of_a_file_that_are_not_there_are_not_made_zero(self, url: str, run: Run) -> None:
+        class Member(Row, table="members", key="id"):
+            id: int
+            owed: Digits2 | None = None
+
+        service = Service("hotel", models=[Member])
+        run("CREATE TABLE members (id INTEGER PRIMARY KEY, owed NUMERIC(10, 2))")
+        run("INSERT INTO members VALUES (1, 3.5), (2, NULL)")
+        with pytest.raises(ConfigurationError, match=r"as printf\('%\.2f', owed\) does where it is not NULL$"):
+            self._migrate(url, service)
+        for statement in _of_numbers():
+            run(statement.replace(" DEFAULT '0.00' NOT NULL", ""))
+        self._migrate(url, service)
+        with closing(open_store(url, service)) as store:
+            rows = LaneUnderTest(service, store).rows(Member)
+        assert [row.owed for row in rows] == [Decimal("3.50"), None]
 
 
 class _Hall(_Base):

@@ -155,10 +155,11 @@ def _way_out(actual: Shape, wanted: Shape, own: Column[Any], mapped: TypeEngine[
     if actual.family == "times without a zone" and wanted.family == "times":
         return ": map it as `DateTime(timezone=True)`"
     if dialect.name == "sqlite" and actual.family == "decimals" and wanted.family == "texts":
+        but = " where it is not NULL" if own.nullable else ""
         return (
             ": its numbers with a point are floats. Map it `.with_variant(Money("
             f'{wanted.size}), "sqlite")`, a TypeDecorator of texts with all digits, and make those that are there '
-            f"texts, as printf('%.{actual.scale or 0}f', {own.name}) does"
+            f"texts, as printf('%.{actual.scale or 0}f', {own.name}) does{but}"
         )
     return ""
 
