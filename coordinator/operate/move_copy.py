@@ -186,11 +186,11 @@ class MoveCopy:
         acts = _in_transaction(self._source, partial(_last, OperatorAct, ACTS_AT_THE_END))
         return keys | {OperatorAct: {key_of(act) for act in acts}}
 
-    def first_table_with_rows(self) -> str | None:
+    def first_table_with_rows(self, *, of_source: bool = False) -> str | None:
         """A table there that has rows, apart from those that a migration writes; None: there is none."""
         written = (AnnouncedVersion, IdempotencySecret, FingerprintKey, OperatorAct)
         for model in self.models:
-            if model not in written and next(self._pages(self._target, model), None):
+            if model not in written and next(self._pages(self._source if of_source else self._target, model), None):
                 return model.table
         return None
 

@@ -34,6 +34,13 @@ class MoveRefused(Exception):
         self.phase = text if phase is None else phase
 
 
+def never_run(table: str | None) -> MoveRefused:
+    """The error for a lane without a commit, and for the rows of this table of its, if there are any."""
+    if table is None:
+        return MoveRefused("the lane has never run, and has nothing to move: just set the other database's address")
+    return MoveRefused(f"the lane has never run, and table {table} has rows: have it apply a command here first")
+
+
 class MovedOn(MoveRefused):
     """Raised where the move is not this process's any more."""
 

@@ -29,6 +29,7 @@ from coordinator.operate.move_steps import (
     check_tables,
     forget_notes,
     move_of,
+    never_run,
     newly_halted,
     noting_again,
     telling_its_end,
@@ -207,7 +208,7 @@ class Mover:
         """See that the move is under way; whether this run has begun it."""
         lease = self._source.admin.state().lease
         if lease is None or lease.epoch == 0:
-            raise MoveRefused("the lane has never run, and has nothing to move: just set the other database's address")
+            raise never_run(self._copy.first_table_with_rows(of_source=True))
         check_above_its_loss(lease)
         there = self._target.admin.state().lease
         other = None if there is None else there.move

@@ -314,6 +314,19 @@ class TestMoveOfFiles(MoveContract):
         _fill_owners(moving)
         moving.move()
 
+    def test_a_lane_that_has_never_run_is_not_moved_and_rows_of_before_are_not_forgotten(
+        self, moving: MovingLane
+    ) -> None:
+        with pytest.raises(MoveRefused, match="the lane has never run, and has nothing to move: just set the other"):
+            moving.mover().prepare()
+        engine = sql_engine(moving.urls["here"])
+        with engine.begin() as connection:
+            row = "INSERT INTO accounts (id, owner, balance, created_at, version) VALUES (1, 'ada', 5, :now, 1)"
+            connection.execute(text(row), {"now": NOW.isoformat(" ")})
+        engine.dispose()
+        with pytest.raises(MoveRefused, match="the lane has never run, and table accounts has rows: have it apply a"):
+            moving.mover().prepare()
+
     @pytest.mark.timeout(60)
     @pytest.mark.parametrize("works", [0.0, 0.02])
     def test_a_move_of_which_rows_are_refused_stops_and_says_so(
