@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from coordinator.operate.move_left import Keys, in_words
 from coordinator.operate.move_steps import MoveRefused
-from coordinator.service.rows import Key, R, Row, key_columns, key_of
+from coordinator.service.rows import Key, R, Row, key_columns, key_of, shown_key
 from coordinator.service.service import Service
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.field_types import field_type, hints_of
@@ -86,8 +86,8 @@ class MoveCopy:
         self._by_table = {model.table: model for model in self.models}
         self.lease: Lease | None = None
         """The right to write there."""
-        self.refusal: Refusal | None = None
-        """Of the last row that was refused there by itself."""
+        self.refusals: dict[type[Row], tuple[Key, Refusal]] = {}
+        """By model, of the last row that was refused there by itself."""
 
     def copy(self, model: type[Row], tell: Callable[[int], None], *, is_new: bool) -> tuple[int, set[Key]]:
         """Copy all rows of a table; return how many there were, and the keys of those that could not be written alone.
@@ -202,6 +202,11 @@ class MoveCopy:
             left = [model for model in left if not self._is_cleared(model)]
         return [model.table for model in left]
 
+    def why_refused(self, models: Iterable[type[Row]]) -> str:
+        """Why rows of these were refused there, with the key of one of each."""
+        last = ((model, *self.refusals[model]) for model in models if model in self.refusals)
+        return "; ".join(f"the row {shown_key(key)} of {model.table}: {error}" for model, key, error in last)
+
     def notes_after(self, after: tuple[int, int] | None) -> Iterator[list[MoveNote]]:
         """The notes of the lane that are there now, in order. It may add more meanwhile, faster than they are read."""
         return self._pages(self._source, MoveNote, after)
@@ -232,7 +237,7 @@ class MoveCopy:
             self.bring({model: set(keys)})
         except Refusal as error:
             if len(keys) == 1:
-                self.refusal = error
+                self.refusals[model] = keys[0], error
                 return set(keys)
             half = len(keys) // 2
             return self._bring_what_can_be(model, keys[:half]) | self._bring_what_can_be(model, keys[half:])

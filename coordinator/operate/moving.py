@@ -309,9 +309,11 @@ class Mover:
     def _stopped(self, refused: Keys) -> MoveRefused:
         """The error for rows that the other database refuses. Its own words are not for the lease."""
         words = f"rows of {in_words(refused)}"
-        why = f"the database of --to refuses {words}: {self._copy.refusal}"
+        why = f"the database of --to refuses {words}: {self._copy.why_refused(refused)}"
         phase = f"{words} are refused there"
-        return MoveRefused(f"{why}. Mend that there, and run this again, or with --cancel", phase)
+        return MoveRefused(
+            f"{why.rstrip('.')}. Mend these rows, or what refuses them, and run this again, or with --cancel", phase
+        )
 
     @contextmanager
     def _held(self) -> Iterator[Callable[[], None]]:

@@ -66,7 +66,7 @@ def test_rows_that_are_refused_there_are_not_said_to_come_with_the_switch(moved:
     with engine.begin() as connection:
         connection.execute(text("CREATE TRIGGER refuses BEFORE INSERT ON users BEGIN SELECT RAISE(ABORT, 'no'); END"))
     status, said = moved("--prepare")
-    assert (status, "refuses rows of users (1 row): " in said) == (1, True), said
+    assert (status, "refuses rows of users (1 row): the row 1 of users: " in said) == (1, True), said
     stopped = "it has stopped: rows of users (1 row) are refused there"
     assert moved("--check") == (1, f"Of the move the lane's database says: {stopped}.\n")
     with engine.begin() as connection:

@@ -327,6 +327,19 @@ class TestMoveOfFiles(MoveContract):
         with pytest.raises(MoveRefused, match="the lane has never run, and table accounts has rows: have it apply a"):
             moving.mover().prepare()
 
+    def test_why_rows_are_refused_is_said_of_each_table(self, moving: MovingLane) -> None:
+        """One may be refused only since another is: what that one refers to is not there."""
+        moving.work(40)
+        engine = sql_engine(moving.urls["there"])
+        with engine.begin() as connection:
+            for table in ("accounts", "command_log"):
+                refuse = f"SELECT RAISE(ABORT, 'no {table}')"
+                connection.execute(text(f"CREATE TRIGGER no_{table} BEFORE INSERT ON {table} BEGIN {refuse}; END"))
+        engine.dispose()
+        said = r"the row \d+ of accounts: .*no accounts.*; the row \S+ of command_log: .*no command_log"
+        with pytest.raises(MoveRefused, match=said):
+            moving.mover().prepare()
+
     @pytest.mark.timeout(60)
     @pytest.mark.parametrize("works", [0.0, 0.02])
     def test_a_move_of_which_rows_are_refused_stops_and_says_so(
