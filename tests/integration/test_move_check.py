@@ -16,6 +16,7 @@ from coordinator.migrations.migrate import migrate
 from coordinator.operate.move_copy import MoveCopy
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.stores.sqlite.file import HeldFile
 from coordinator.writing import InProcessWrites, open_store
 from shared.users.commands import CreateUser
 from shared.users.model import User
@@ -73,6 +74,13 @@ def test_rows_that_are_refused_there_are_not_said_to_come_with_the_switch(moved:
         connection.execute(text("DROP TRIGGER refuses"))
     engine.dispose()
     assert moved()[0] == 0
+
+
+def test_a_second_move_at_once_is_told_of_the_first(moved: _Move) -> None:
+    moved.create("ada")
+    with closing(HeldFile(Path(moved.here.removeprefix("sqlite:///")))):
+        status, said = moved("--prepare")
+    assert (status, "or moves it (`coordinator move`). Stop it first" in said) == (1, True), said
 
 
 def test_a_move_is_called_off_whatever_the_copy_is_like(moved: _Move) -> None:

@@ -227,7 +227,10 @@ class HeldFile:
         self._file: OwnDescriptor | None = None
         self._note: OwnDescriptor | None = None
         self._identity = identity_of(str(path))
-        refused = ConfigurationError(f"{path}: another process runs a lane on this file, perhaps by another name")
+        refused = ConfigurationError(
+            f"{path}: another process runs a lane on this file, perhaps by another name, "
+            "or moves it (`coordinator move`)"
+        )
         with _holding:
             if self._identity in _held:
                 # It is not even opened: it would have to be closed again.
