@@ -208,13 +208,13 @@ class IdentityMap:
                 found.append((model, key, before, now))
         return found
 
-    def last_key(self, model: type[Row]) -> Key | None:
-        """The largest key of the rows as they are now: as the database has them, but for the changes of the batch."""
+    def last_number(self, model: type[Row]) -> int | None:
+        """The largest key, a number, of the rows as they are now: as the database has them, but for the batch."""
         current = self.kinds[model].current
         removed = sum(row is None for row in current.values())
-        keys = [key for key, row in current.items() if row is not None]
+        keys: list[Any] = [key for key, row in current.items() if row is not None]
         # Of one row more than the batch has removed, one is still there.
-        there = [key for row in self._last(model, removed + 1) if current.get(key := key_of(row), row) is not None]
+        there = [key for key in self._last_numbers(model, removed + 1) if current.get(key, ABSENT) is not None]
         return max([*keys, *there], default=None)
 
     def known(self, row: R) -> R | None:
@@ -287,9 +287,9 @@ class IdentityMap:
         read: Row | None = self.kinds[type(row)].original.get(key_of(row))
         return read
 
-    def _last(self, model: type[R], limit: int) -> list[R]:
+    def _last_numbers(self, model: type[Row], limit: int) -> list[int]:
         try:
-            return self._transaction.last(model, limit)
+            return self._transaction.last_numbers(model, limit)
         except BaseException as error:
             self.interruption = error
             raise

@@ -137,7 +137,7 @@ class BatchWork(SelectingMap):
         """
         if not self.kinds[model].check.has_number_key:
             raise TypeError(f"next_id({model.__name__}): its key is no int, so give the series a name: next_id('…')")
-        largest: Any = self.last_key(model) or 0
+        largest = self.last_number(model) or 0
         if largest >= INTEGER_MAX:
             raise ValueError(f"next_id({model.__name__}): there is a row {largest}, and no id is above {INTEGER_MAX}")
         first: int = max(largest, 0) + 1

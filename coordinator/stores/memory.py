@@ -112,6 +112,10 @@ class MemoryTransaction:
     def last(self, model: type[R], limit: int) -> list[R]:
         return self._database.rows(model)[::-1][:limit]
 
+    def last_numbers(self, model: type[Row], limit: int) -> list[int]:
+        keys: Any = [key_of(row) for row in self.last(model, limit)]
+        return list(keys)
+
     def backlog(self) -> list[Backlog]:
         rows = self._database.rows(OutboxEntry)
         counts = Counts(row.lane for row in rows)

@@ -200,6 +200,9 @@ class Transaction(Protocol):
     def last(self, model: type[R], limit: int) -> list[R]:
         """The last rows in order of their keys, the last one first."""
 
+    def last_numbers(self, model: type[Row], limit: int) -> list[int]:
+        """The last keys, the last one first, of a class whose key is a number; whatever the rest of their rows is."""
+
     def backlog(self) -> list[Backlog]:
         """The entries that wait in the outbox, counted by target."""
 

@@ -56,6 +56,15 @@ def rows_of(
         raise unreadable_of(model, results, time, is_loose=is_loose) from error
 
 
+def numbers_of(model: type[Row], found: Iterable[Sequence[Any]]) -> list[int]:
+    """The keys of a result that has nothing else, which are numbers. Raises UnreadableRow."""
+    values = [value for (value,) in found]
+    try:
+        return [_read_int(value) for value in values]
+    except (ValueError, ArithmeticError) as error:
+        raise UnreadableRow(model.table, None, str(model.key), "holds what is no number") from error
+
+
 def is_readable(hint: Any, value: Any) -> bool:
     """Whether a field with this annotation takes a value that a driver, or SQLAlchemy, returns."""
     read = _reader(hint, field_type(hint).values, read_utc)

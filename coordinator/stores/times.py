@@ -11,6 +11,11 @@ def utc(value: Any) -> Any:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def without_zone(value: Any) -> Any:
+    """A time for a database that keeps no zone: UTC without saying so. Other values as they are."""
+    return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else value
+
+
 def read_utc(value: Any) -> datetime | None:
     """The same of what a driver returns for a time. Raises TypeError, and OverflowError for a time of year 0 or 10000.
 

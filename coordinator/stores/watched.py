@@ -105,6 +105,10 @@ class _WatchedTransaction:
         with _Noted(self._awaited, READ):
             return self._transaction.last(model, limit)
 
+    def last_numbers(self, model: type[Row], limit: int) -> list[int]:
+        with _Noted(self._awaited, READ):
+            return self._transaction.last_numbers(model, limit)
+
     def backlog(self) -> list[Backlog]:
         with _Noted(self._awaited, READ):
             return self._transaction.backlog()

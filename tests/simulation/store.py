@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from coordinator.service.rows import KeyPart, Row, RowSelection
+from coordinator.service.rows import KeyPart, Row, RowSelection, key_of
 from coordinator.stores.audit_tables import AuditedTable
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, Series, Timer
 from coordinator.stores.port import Backlog, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
@@ -154,6 +154,9 @@ class SimulatedTransaction:
         self.store.call("last")
         table = self.database.table(model)
         return [table[key] for key in sorted(table, reverse=True)[:limit]]
+
+    def last_numbers(self, model: type[Any], limit: int) -> list[Any]:
+        return [key_of(row) for row in self.last(model, limit)]
 
     def backlog(self) -> list[Backlog]:
         self.store.call("backlog")

@@ -213,6 +213,7 @@ class StoreContract:
         commit(store, store.take_over("holder", NOW), changes(inserts=[account(n) for n in (30, 4, 100, 2)]))
         transaction = store.begin()
         assert [row.id for row in transaction.last(Account, 3)] == [100, 30, 4]
+        assert transaction.last_numbers(Account, 3) == [100, 30, 4]
         transaction.rollback()
 
     def test_a_batch_updates_deletes_and_inserts_sets_of_rows(self, open_store: OpenStore) -> None:

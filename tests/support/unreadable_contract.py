@@ -82,6 +82,15 @@ class Find(Command, type="odd.find"):
     id: int
 
 
+class Number(Command, type="odd.number"):
+    """Adds the next one."""
+
+
+@ODD.handles(Number)
+def number(work: UnitOfWork, command: Number) -> Thing:
+    return work.add(thing(work.next_id(Thing)))
+
+
 @ODD.handles(Touch, target=lambda command: Thing.at(command.id))
 def touch(work: UnitOfWork, command: Touch) -> Thing:
     thing = work.get(Thing, command.id)
@@ -165,6 +174,14 @@ class UnreadableContract:
             assert "secret" not in letter.reason
             self._mend(filled, column)
         assert codes(lane.do(Touch(id=2))) == ["applied"], "once it is mended"
+
+    def test_rows_are_numbered_above_it(self, filled: Spoiled) -> None:
+        store = filled.open_store()
+        commit(store, store.take_over("next", NOW), changes(deletes=[thing(3)]))
+        filled.spoil(*self.spoils[-1])
+        lane = LaneUnderTest(store, "lane", ODD)
+        assert codes(lane.do(Number(), Number())) == ["applied", "applied"]
+        assert [loaded(store, Thing, "id", number)[0].id for number in (3, 4)] == [3, 4]
 
     def test_a_gateway_reads_the_others_and_names_it(self, filled: Spoiled) -> None:
         for column, value in self.spoils:

@@ -124,6 +124,10 @@ class _FailingTransaction:
         self.fail("last")
         return self.inner.last(model, limit)
 
+    def last_numbers(self, model: type[Row], limit: int) -> list[int]:
+        self.fail("last")
+        return self.inner.last_numbers(model, limit)
+
     def backlog(self) -> list[Backlog]:
         return self.inner.backlog()
 

@@ -114,6 +114,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "close": lambda store: store.close(),
     "load": lambda store: store.begin().load([]),
     "scan": lambda store: store.begin().scan(Row, 1),
+    "last_numbers": lambda store: store.begin().last_numbers(Account, 1),
     "last": lambda store: store.begin().last(Row, 1),
     "backlog": lambda store: store.begin().backlog(),
     "commit": lambda store: store.begin().commit(Lease(0, 0), 0, Changes([], [], [])),

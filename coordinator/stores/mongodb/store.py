@@ -55,6 +55,7 @@ from coordinator.stores.port import (
     Transaction,
     UnfitTables,
 )
+from coordinator.stores.row_makers import numbers_of
 from coordinator.stores.write_order import WriteKind, WriteOrder
 
 EPOCH_TIMEOUT_S = 3
@@ -288,6 +289,11 @@ class MongoTransaction:
         with self._store.guarded():
             found = self._of(model).find({}, session=self._session).sort("_id", -1).limit(limit)
             return [row_of_document(model, document) for document in found]
+
+    def last_numbers(self, model: type[Row], limit: int) -> list[int]:
+        with self._store.guarded():
+            found = self._of(model).find({}, {"_id": True}, session=self._session).sort("_id", -1).limit(limit)
+            return numbers_of(model, ([document["_id"]] for document in found))
 
     def backlog(self) -> list[Backlog]:
         by_lane = {"_id": "$lane", "rows": {"$sum": 1}, "oldest_at": {"$min": "$created_at"}}

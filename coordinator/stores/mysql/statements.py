@@ -96,8 +96,15 @@ class MysqlStatements:
 
     def last(self, limit: int) -> str:
         """Select the last rows in order of their keys, the last one first."""
+        return f"{self.select} {self._last(limit)}"
+
+    def last_keys(self, limit: int) -> str:
+        """Select the last keys, the last one first."""
+        return f"SELECT {self._order} FROM {self._name} {self._last(limit)}"  # noqa: S608
+
+    def _last(self, limit: int) -> str:
         order = _list(f"{_quoted(name)} DESC" for name in self._keys)
-        return f"{self.select} ORDER BY {order} LIMIT {limit:d}"
+        return f"ORDER BY {order} LIMIT {limit:d}"
 
     def write(self, kind: WriteKind, rows: Sequence[Row]) -> Iterable[str]:
         """Write these rows, in their order but for changes, which come at once."""

@@ -6,7 +6,6 @@ rolled back and run again. The fence is an UPDATE of the lease row in the batch'
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import pymysql
@@ -42,10 +41,10 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from coordinator.stores.row_makers import rows_of
+from coordinator.stores.row_makers import numbers_of, rows_of
 from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, LEASE, SqlStore, SqlTransaction, check_written, log, writes
-from coordinator.stores.times import read_utc, utc
+from coordinator.stores.times import read_utc, utc, without_zone
 
 _CHARACTER_BYTES_MAX = 4
 LEASE_TIMEOUT_S = 2
@@ -107,7 +106,7 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
 
     def first_row(self, statement: str, arguments: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         with self.connection().cursor() as cursor:
-            cursor.execute(statement, [_naive(value) for value in arguments])
+            cursor.execute(statement, [without_zone(value) for value in arguments])
             row: tuple[Any, ...] | None = cursor.fetchone()
         return row
 
@@ -237,7 +236,7 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
         connection.begin()
         with connection.cursor() as cursor:
             cursor.execute(LOCK_TIMEOUT.format(LEASE_TIMEOUT_S))
-            is_raised = cursor.execute(statement, [_naive(value) for value in arguments]) > 0
+            is_raised = cursor.execute(statement, [without_zone(value) for value in arguments]) > 0
             # Under the row's lock.
             lease = self.first_row(LEASE, [self.lane])
             cursor.execute(LOCK_TIMEOUT.format(LOCK_TIMEOUT_S))
@@ -298,6 +297,11 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
     def last(self, model: type[R], limit: int) -> list[R]:
         with self._store.guarded():
             return self._found(model, self._store.statements[model].last(limit))
+
+    def last_numbers(self, model: type[Row], limit: int) -> list[int]:
+        with self._store.guarded(), self._connection.cursor() as cursor:
+            cursor.execute(self._store.statements[model].last_keys(limit))
+            return numbers_of(model, cursor.fetchall())
 
     def backlog(self) -> list[Backlog]:
         with self._store.guarded(), self._connection.cursor() as cursor:
@@ -392,8 +396,3 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
         with self._connection.cursor() as cursor:
             cursor.execute(query)
             return rows_of(model, cursor.fetchall(), read_utc)
-
-
-def _naive(value: Any) -> Any:
-    """A time for a database that keeps no zone: UTC without saying so."""
-    return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else value

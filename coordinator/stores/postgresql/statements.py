@@ -62,6 +62,7 @@ class PostgresqlStatements:
         select = f"SELECT {names} FROM {name}"  # noqa: S608  # names of tables and columns are code, not input
         insert = f"INSERT INTO {name} ({names}) SELECT {_list(values.values())} FROM {rows}"  # noqa: S608
         update = f"UPDATE {existing} SET {assignments} FROM {rows} WHERE {matched}"  # noqa: S608
+        self._name = name
         self._keys = table.keys
         self._order = _list(map(_quoted, table.keys))
         typed = _list(f"{_quoted(column)} {_json_type(table, column)}" for column in table.keys)
@@ -114,8 +115,15 @@ class PostgresqlStatements:
 
     def last(self, limit: int) -> Statement:
         """Select the last rows in order of their keys, the last one first."""
+        return self._last(self._select, limit)
+
+    def last_keys(self, limit: int) -> Statement:
+        """Select the last keys, the last one first."""
+        return self._last(f"SELECT {self._order} FROM {self._name}", limit)  # noqa: S608
+
+    def _last(self, select: str, limit: int) -> Statement:
         order = _list(f"{_quoted(name)} DESC" for name in self._keys)
-        return f"{self._select} ORDER BY {order} LIMIT $1".encode(), [parameter(limit)]
+        return f"{select} ORDER BY {order} LIMIT $1".encode(), [parameter(limit)]
 
     def write(self, kind: WriteKind, rows: Sequence[Row]) -> Statement:
         """Write these rows, all at once."""

@@ -51,7 +51,7 @@ from coordinator.stores.postgresql.pipeline import Pipeline, Statement, Statemen
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.session import SET_UP, defect_of_encoding
 from coordinator.stores.postgresql.statements import PostgresqlStatements, parameter
-from coordinator.stores.row_makers import rows_of, unreadable_of
+from coordinator.stores.row_makers import numbers_of, rows_of, unreadable_of
 from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, SqlStore, SqlTransaction, writes
 
@@ -336,8 +336,12 @@ class PostgresTransaction(SqlTransaction[_Connection]):
 
     def last(self, model: type[R], limit: int) -> list[R]:
         with self._store.guarded():
-            (result,) = self._run([self._store.statements[model].last(limit)])
-            return self._found(model, result)
+            return self._found(model, *self._run([self._store.statements[model].last(limit)]))
+
+    def last_numbers(self, model: type[Row], limit: int) -> list[int]:
+        with self._store.guarded():
+            (result,) = self._run([self._store.statements[model].last_keys(limit)])
+            return numbers_of(model, self._pipeline.rows(result))
 
     def backlog(self) -> list[Backlog]:
         with self._store.guarded():

@@ -28,7 +28,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from coordinator.stores.row_makers import Undecodable, rows_of, taker, unreadable_of
+from coordinator.stores.row_makers import Undecodable, numbers_of, rows_of, taker, unreadable_of
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written, writes
@@ -232,6 +232,11 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         statements = self._statements[model]
         order = ", ".join(f'"{name}" DESC' for name in statements.table.keys)
         return self._found(model, f"{statements.select} ORDER BY {order} LIMIT ?", [limit])
+
+    def last_numbers(self, model: type[Row], limit: int) -> list[int]:
+        query = f'SELECT "{model.key}" FROM "{model.table}" ORDER BY "{model.key}" DESC LIMIT ?'  # noqa: S608
+        with self._store.guarded():
+            return numbers_of(model, self._connection.execute(query, [limit]))
 
     def backlog(self) -> list[Backlog]:
         with self._store.guarded():
