@@ -10,13 +10,14 @@ from datetime import datetime
 from decimal import Decimal
 from functools import cache, partial
 from hashlib import blake2b
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
 from coordinator.operate.move_left import Keys, in_words
+from coordinator.operate.move_pages import in_transaction, last_rows, page_rows, pages
 from coordinator.operate.move_steps import MoveRefused
 from coordinator.service.rows import Key, R, Row, key_columns, key_of, shown_key
 from coordinator.service.service import Service
@@ -28,22 +29,12 @@ from coordinator.stores.lane_tables import (
     AnnouncedVersion,
     ApiKey,
     Cancellation,
-    DeadLetter,
     IdempotencySecret,
-    OutboxEntry,
-    ParkedCommand,
-    Timer,
 )
 from coordinator.stores.move_tables import MoveNote
-from coordinator.stores.port import Changes, Conflict, Lease, Read, Refusal, Store, Transaction
+from coordinator.stores.port import Changes, Lease, Read, Refusal, RowFault, Store, Transaction
 from coordinator.stores.same_rows import Order, is_same
 
-PAGE_ROWS: Final = 500
-LARGE_PAGE_ROWS: Final = 20
-"""Of models whose rows may have a megabyte each."""
-CONFLICT_TRIES: Final = 100
-
-_LARGE: Final[tuple[type[Row], ...]] = (DeadLetter, MoveNote, OutboxEntry, ParkedCommand, Timer)
 _LANES_OWN: Final[frozenset[type[Row]]] = frozenset((*LANE_MODELS, ApiKey, IdempotencySecret))
 CHANGED_PAST_THE_LANE: Final[tuple[type[Row], ...]] = (
     Cancellation,
@@ -53,10 +44,10 @@ CHANGED_PAST_THE_LANE: Final[tuple[type[Row], ...]] = (
     FingerprintKey,
 )
 """Rows that operators and migrations change, which note nothing. They are few."""
+UNREAD_MAX: Final = 20
+"""How many rows that cannot be read one run names."""
 ACTS_AT_THE_END: Final = 1000
 """How many of the last operators' acts are copied again once nothing commits any more."""
-
-T = TypeVar("T")
 
 
 class TableRows(Struct, frozen=True, kw_only=True):
@@ -88,15 +79,17 @@ class MoveCopy:
         """The right to write there."""
         self.refusals: dict[type[Row], tuple[Key, Refusal]] = {}
         """By model, of the last row that was refused there by itself."""
+        self.unread: dict[type[Row], dict[Key, RowFault]] = {}
+        """By model, the rows here that cannot be read."""
 
     def copy(self, model: type[Row], tell: Callable[[int], None], *, is_new: bool) -> tuple[int, set[Key]]:
         """Copy all rows of a table; return how many there were, and the keys of those that could not be written alone.
 
         `tell` is called with how many were copied so far. `is_new`: the table is empty there, so that nothing is
-        compared.
+        compared. Those that cannot be read are in `unread`. Raises MoveRefused where they are too many.
         """
         count, left = 0, set[Key]()
-        for rows in self._pages(self._source, model):
+        for rows in pages(self._source, model, pass_over=partial(self._pass_over, model)):
             count += len(rows)
             keys = [key_of(row) for row in rows]
             try:
@@ -126,8 +119,8 @@ class MoveCopy:
         left: dict[type[Row], set[Key]] = {}
         for model, of_model in keys.items():
             ordered = list(of_model)
-            for start in range(0, len(ordered), _page_rows(model)):
-                if some := self._bring_what_can_be(model, ordered[start : start + _page_rows(model)]):
+            for start in range(0, len(ordered), page_rows(model)):
+                if some := self._bring_what_can_be(model, ordered[start : start + page_rows(model)]):
                     left.setdefault(model, set()).update(some)
                 after_part()
         return left
@@ -145,7 +138,7 @@ class MoveCopy:
         """The error for rows that are not there what they are here, though they were brought, with their columns."""
         columns: dict[type[Row], list[str]] = {}
         for model, of_model in keys.items():
-            some = sorted(of_model, key=repr)[:PAGE_ROWS]
+            some = sorted(of_model, key=repr)[: page_rows(model)]
             here, there = self._load(self._source, model, some), self._load(self._target, model, some)
             pairs = [(_as_brought(here[key]), there[key]) for key in some if key in here and key in there]
             columns[model] = [
@@ -163,11 +156,11 @@ class MoveCopy:
         """Compare all rows of a table."""
         here, there = _Summing(), _Summing()
         different = set[Key]()
-        for rows in self._pages(self._source, model):
+        for rows in pages(self._source, model):
             here.add(rows)
             others = self._load(self._target, model, [key_of(row) for row in rows])
             different |= {key_of(row) for row in rows if not _says_the_same(row, others.get(key_of(row)))}
-        for rows in self._pages(self._target, model):
+        for rows in pages(self._target, model):
             known = self._load(self._source, model, [key_of(row) for row in rows])
             if model is OperatorAct:
                 # What was done to the database there, before the lane came, stays on record.
@@ -181,16 +174,16 @@ class MoveCopy:
         keys: dict[type[Row], set[Key]] = {}
         for store in (self._source, self._target):
             for model in CHANGED_PAST_THE_LANE:
-                for rows in self._pages(store, model):
+                for rows in pages(store, model):
                     keys.setdefault(model, set()).update(map(key_of, rows))
-        acts = _in_transaction(self._source, partial(_last, OperatorAct, ACTS_AT_THE_END))
+        acts = last_rows(self._source, OperatorAct, ACTS_AT_THE_END)
         return keys | {OperatorAct: {key_of(act) for act in acts}}
 
     def first_table_with_rows(self, *, of_source: bool = False) -> str | None:
         """A table there that has rows, apart from those that a migration writes; None: there is none."""
         written = (AnnouncedVersion, IdempotencySecret, FingerprintKey, OperatorAct)
         for model in self.models:
-            if model not in written and next(self._pages(self._source if of_source else self._target, model), None):
+            if model not in written and next(pages(self._source if of_source else self._target, model), None):
                 return model.table
         return None
 
@@ -202,6 +195,16 @@ class MoveCopy:
             left = [model for model in left if not self._is_cleared(model)]
         return [model.table for model in left]
 
+    def check_read(self, *, is_all: bool = True) -> None:
+        """Raises MoveRefused where rows here cannot be read."""
+        if self.unread:
+            keys = {model: set(faults) for model, faults in self.unread.items()}
+            all_of_them = [str(fault) for faults in self.unread.values() for fault in faults.values()]
+            more = "" if is_all else "; there may be more"
+            why = f"rows of {in_words(keys)} cannot be read here: {'; '.join(all_of_them)}{more}"
+            phase = f"rows of {in_words(keys)} cannot be read"
+            raise MoveRefused(f"{why}. Mend these rows, and run this again, or with --cancel", phase)
+
     def why_refused(self, models: Iterable[type[Row]]) -> str:
         """Why rows of these were refused there, with the key of one of each."""
         last = ((model, *self.refusals[model]) for model in models if model in self.refusals)
@@ -209,7 +212,7 @@ class MoveCopy:
 
     def notes_after(self, after: tuple[int, int] | None) -> Iterator[list[MoveNote]]:
         """The notes of the lane that are there now, in order. It may add more meanwhile, faster than they are read."""
-        return self._pages(self._source, MoveNote, after)
+        return pages(self._source, MoveNote, after)
 
     def keys_in(self, changed: Iterable[tuple[str, Key]]) -> dict[type[Row], set[Key]]:
         """The rows of a note, by model."""
@@ -220,9 +223,15 @@ class MoveCopy:
                 keys[model].add(_typed(key, _uuids_of(model)))
         return dict(keys)
 
+    def _pass_over(self, model: type[Row], key: Key, fault: RowFault) -> None:
+        """One run finds many of them. Raises MoveRefused where they are too many to name."""
+        self.unread.setdefault(model, {})[key] = fault
+        if sum(map(len, self.unread.values())) >= UNREAD_MAX:
+            self.check_read(is_all=False)
+
     def _is_cleared(self, model: type[Row]) -> bool:
         try:
-            for rows in self._pages(self._target, model):
+            for rows in pages(self._target, model):
                 self._commit(Changes([rows], [], []))
         except Refusal:
             return False
@@ -267,27 +276,17 @@ class MoveCopy:
         def write(transaction: Transaction) -> None:
             transaction.commit(lease, reached, changes)
 
-        _in_transaction(self._target, write)
+        in_transaction(self._target, write)
         self.lease = msgspec.structs.replace(lease, sequence=reached)
 
     def _load(self, store: Store, model: type[R], keys: Iterable[Key]) -> dict[Key, R]:
         ordered = list(keys)
         found: dict[Key, R] = {}
-        for start in range(0, len(ordered), PAGE_ROWS):
-            some = ordered[start : start + PAGE_ROWS]
-            (rows,) = _in_transaction(store, partial(_loaded, Read(model, model.key, some)))
+        for start in range(0, len(ordered), page_rows(model)):
+            some = ordered[start : start + page_rows(model)]
+            (rows,) = in_transaction(store, partial(_loaded, Read(model, model.key, some)))
             found |= {key_of(row): row for row in rows}
         return found
-
-    def _pages(self, store: Store, model: type[R], after: Key | None = None) -> Iterator[list[R]]:
-        """The rows that are there now. Those that the lane adds behind them meanwhile are noted, and may be without
-        end: the last row of now ends it, unless that one goes."""
-        last = [key_of(row) for row in _in_transaction(store, partial(_last, model, 1))]
-        while after not in last and (rows := _in_transaction(store, partial(_scanned, model, after))):
-            keys = [key_of(row) for row in rows]
-            end = keys.index(last[0]) + 1 if last and last[0] in keys else len(rows)
-            yield rows[:end]
-            after = keys[end - 1]
 
 
 class _Summing:
@@ -341,10 +340,6 @@ def _as_brought(row: R) -> R:
     return msgspec.structs.replace(row, **finer) if finer else row
 
 
-def _page_rows(model: type[Row]) -> int:
-    return LARGE_PAGE_ROWS if model in _LARGE else PAGE_ROWS
-
-
 @cache
 def _uuids_of(model: type[Row]) -> tuple[bool, ...]:
     """Of each column of the key, whether it is a UUID; empty where none is."""
@@ -364,24 +359,3 @@ def _typed(key: Key, are_uuids: Sequence[bool]) -> Key:
 
 def _loaded(read: Read, transaction: Transaction) -> list[list[Any]]:
     return transaction.load([read])
-
-
-def _scanned(model: type[R], after: Key | None, transaction: Transaction) -> list[R]:
-    return transaction.scan(model, _page_rows(model), after)
-
-
-def _last(model: type[R], limit: int, transaction: Transaction) -> list[R]:
-    return transaction.last(model, limit)
-
-
-def _in_transaction(store: Store, work: Callable[[Transaction], T]) -> T:
-    """The result of a transaction, which is tried again where it conflicts with another one."""
-    for _ in range(CONFLICT_TRIES):
-        transaction = store.begin()
-        try:
-            return work(transaction)
-        except Conflict as error:
-            conflict = error
-        finally:
-            transaction.rollback()
-    raise conflict

@@ -104,6 +104,7 @@ class Mover:
             rows, refused[model] = self._copy.copy(model, partial(self._copied, model), is_new=is_new)
             if rows and is_new:
                 self._say(f"{model.table}: {rows - len(refused[model])} rows copied")
+        self._copy.check_read()
         self._left.put_back(refused)
         self._come_to("each table is copied once, and what is missing there or has changed since is being brought")
         self._catch_up()

@@ -88,7 +88,7 @@ class UnreadableRow(CoordinatorError):
     the rows that a read of several found before it, in its order. `next` is the `after` of what a list has behind it.
     """
 
-    def __init__(self, table: str, key: object = None, column: str | None = None, why: str = "") -> None:
+    def __init__(self, table: str, key: Any = None, column: str | None = None, why: str = "") -> None:
         of = "a row" if key is None else f"the row {described(key, with_type=False)}"
         where = "" if column is None else f": column {column}"
         super().__init__(f"{of} of {table} cannot be read as its class{where}{why and f' {why}'}")

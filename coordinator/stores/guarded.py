@@ -36,7 +36,7 @@ class GuardedStore(ABC):
 
     def _meaning_of_another(self, error: Exception) -> StoreError:
         if isinstance(error, UnreadableRow):
-            return RowFault(str(error))
+            return RowFault(str(error), error.key)
         text = described(error)
         # An error that is not the network's is about a row, whose values could not be sent.
         return StoreUnavailable(f"{self.title}: {text}") if isinstance(error, OSError) else BatchFault(text)

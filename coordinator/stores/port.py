@@ -56,7 +56,14 @@ class BatchFault(Refusal):
 
 
 class RowFault(BatchFault):
-    """Raised for a row that somebody else has written, and that is none of its class; the text shows no value of it."""
+    """Raised for a row that somebody else has written, and that is none of its class; the text shows no value of it.
+
+    `key`: the row's; None where it cannot be read either.
+    """
+
+    def __init__(self, text: str, key: Key | None = None) -> None:
+        super().__init__(text)
+        self.key = key
 
 
 class BatchRefused(Refusal):

@@ -240,7 +240,7 @@ class MoveContract:
     def moving(
         self, source_url: str, target_url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[MovingLane]:
-        monkeypatch.setattr("coordinator.operate.move_copy.PAGE_ROWS", 10)
+        monkeypatch.setattr("coordinator.operate.move_pages.PAGE_ROWS", 10)
         monkeypatch.setattr("coordinator.lane.move_notes.ROWS_OF_NOTE", 3)
         # So that the lane is held now and then.
         monkeypatch.setattr("coordinator.operate.moving.LEFT_MAX", 8)

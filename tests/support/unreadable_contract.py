@@ -265,8 +265,9 @@ class UnreadableContract:
     def test_json_null_is_none_of_the_values_of_a_field_that_needs_one(self, filled: Spoiled) -> None:
         filled.spoil("remark", self.json_null)
         filled.spoil("note", self.json_null)
-        with pytest.raises(RowFault, match="column note holds"):
+        with pytest.raises(RowFault, match="column note holds") as caught:
             loaded(filled.open_store(), Thing, "id", 2)
+        assert caught.value.key == 2
 
     async def _read_second(self, filled: Spoiled) -> str:
         database = open_database(filled.url)

@@ -2,7 +2,7 @@
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import Mock
@@ -339,6 +339,39 @@ class TestMoveOfFiles(MoveContract):
         said = r"the row \d+ of accounts: .*no accounts.*; the row \S+ of command_log: .*no command_log"
         with pytest.raises(MoveRefused, match=said):
             moving.mover().prepare()
+
+    def test_one_run_names_all_rows_that_cannot_be_read(self, moving: MovingLane) -> None:
+        moving.work(40)
+        self._write_accounts(moving, range(1001, 1031), unreadable=(1003, 1004, 1017, 1030))
+        with pytest.raises(MoveRefused) as caught:
+            moving.mover().prepare()
+        said = str(caught.value)
+        assert "rows of accounts (4 rows) cannot be read here: the row 1003 of accounts cannot be read as its" in said
+        assert [f"row {number} of" in said for number in (1004, 1017, 1018, 1030)] == [True, True, False, True]
+        move = moving.mover().move_of_source()
+        assert move is not None
+        assert move.phase == "it has stopped: rows of accounts (4 rows) cannot be read"
+        self._write_accounts(moving, range(1001, 1031))
+        moving.move()
+
+    def test_of_very_many_rows_that_cannot_be_read_some_are_named(self, moving: MovingLane) -> None:
+        moving.work(40)
+        self._write_accounts(moving, range(1001, 1101), unreadable=range(1001, 1101))
+        with pytest.raises(MoveRefused, match=r"rows of accounts \(20 rows\) cannot be .*; there may be more\. Mend"):
+            moving.mover().prepare()
+
+    @staticmethod
+    def _write_accounts(moving: MovingLane, ids: Iterable[int], unreadable: Container[int] = ()) -> None:
+        """As another application would."""
+        rows = [
+            {"id": number, "owner": f"o{number}", "at": "never" if number in unreadable else NOW.isoformat(" ")}
+            for number in ids
+        ]
+        engine = sql_engine(moving.urls["here"])
+        with engine.begin() as connection:
+            into = "INSERT OR REPLACE INTO accounts (id, owner, balance, created_at, version) VALUES"
+            connection.execute(text(f"{into} (:id, :owner, 5, :at, 1)"), rows)
+        engine.dispose()
 
     @pytest.mark.timeout(60)
     @pytest.mark.parametrize("works", [0.0, 0.02])
