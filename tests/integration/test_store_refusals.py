@@ -312,6 +312,51 @@ class TestPostgresRefusals(_Refusals):
                 limited_store.check(LEDGER.models)
             assert "run `coordinator migrate`" not in str(refused.value)
 
+    @pytest.mark.parametrize(
+        "policy",
+        [
+            "FOR INSERT TO {name} WITH CHECK (true)",
+            "TO {name} USING (owner <> 'hidden') WITH CHECK (true)",
+            "AS RESTRICTIVE TO PUBLIC USING (owner <> 'hidden')",
+        ],
+    )
+    def test_rows_that_a_policy_hides_are_not_taken_for_missing(
+        self, limited_store: Store, url: str, policy: str
+    ) -> None:
+        lane = LaneUnderTest(limited_store)
+        assert codes(applied(lane, opened("hidden")).outcomes) == [APPLIED]
+        words = f"row-level security may hide rows of accounts from role {self.limited}"
+        made = [
+            "CREATE POLICY shown ON accounts USING (true)" if "RESTRICTIVE" in policy else "SELECT 1",
+            f"CREATE POLICY hides ON accounts {policy.format(name=self.limited)}",
+            "ALTER TABLE accounts ENABLE ROW LEVEL SECURITY",
+        ]
+        undo = [
+            "ALTER TABLE accounts DISABLE ROW LEVEL SECURITY",
+            "DROP POLICY hides ON accounts",
+            "DROP POLICY IF EXISTS shown ON accounts",
+        ]
+        sent = opened("a", first=2)
+        with altered(url, made, undo):
+            reasons = [lane.lane.apply(sent) for _ in range(4)]
+            assert all(isinstance(reason, Suspension) for reason in reasons)
+            assert isinstance(reasons[-1], Suspension)
+            assert words in reasons[-1].reason
+            with pytest.raises(NotAdmitted, match=words):
+                limited_store.check(LEDGER.models)
+            assert all(words in found.reason for found in seen(lane))
+        assert codes(applied(lane, sent).outcomes) == [APPLIED]
+
+    def test_a_policy_that_hides_nothing_is_no_reason_to_stop(self, limited_store: Store, url: str) -> None:
+        lane = LaneUnderTest(limited_store)
+        made = [f"CREATE POLICY shown ON accounts TO {self.limited} USING (true)"]
+        made.append("ALTER TABLE accounts ENABLE ROW LEVEL SECURITY")
+        undo = ["ALTER TABLE accounts DISABLE ROW LEVEL SECURITY", "DROP POLICY shown ON accounts"]
+        with altered(url, made, undo):
+            assert codes(applied(lane, opened("a")).outcomes) == [APPLIED]
+            limited_store.check(LEDGER.models)
+            assert not seen(lane)
+
     def test_a_schema_that_may_not_be_used_is_no_missing_migration(self, limited_store: Store, url: str) -> None:
         lane = LaneUnderTest(limited_store)
         words = f"role {self.limited} lacks USAGE on schema public:"

@@ -72,6 +72,7 @@ _SCHEMA: Final = {"42P01", "42703", "3F000"}  # no such table, column or schema
 _CORRUPT: Final = {"XX001", "XX002"}
 _RAISED: Final = "exec_stmt_raise"
 _POLICY: Final = "ExecWithCheckOptions"
+_HIDDEN: Final = "check_enable_rls"
 
 
 def is_of_schema(error: BaseException) -> bool:
@@ -130,6 +131,9 @@ def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one retu
     if state[:2] in _NOT_ADMITTED:
         return NotAdmitted(f"PostgreSQL: {text}")
     if state[:2] in _OUTAGE_CLASSES or state in _CORRUPT:
+        return StoreUnavailable(f"PostgreSQL: {text}")
+    if state == _NO_RIGHT and error.diag.source_function == _HIDDEN:
+        # The next session finds out whether the policies hide anything.
         return StoreUnavailable(f"PostgreSQL: {text}")
     if state == _NO_RIGHT:
         return NotAdmitted(

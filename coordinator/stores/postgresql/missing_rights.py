@@ -3,9 +3,14 @@
 The server tells a role without USAGE on a schema that the schema's tables are not there.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
 
 from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.port import NotAdmitted
+from coordinator.stores.sql.schema import TableOf
 
 
 def _unentered(tables: str) -> str:
@@ -74,6 +79,38 @@ LACKING: Final = f"""
 """Of pairs of tables and their columns: whether the session only reads, whether all of them are there, the session's
 role, and what it lacks to write them, in words. Takes no lock.
 """
+
+_HIDDEN: Final = """
+    SELECT quote_ident(current_user), ARRAY(
+        SELECT quote_ident(name)
+        FROM (SELECT name, to_regclass(quote_ident(name)) AS found FROM unnest(%s::text[]) AS used (name)) AS tables
+        WHERE row_security_active(found) AND (
+            SELECT coalesce(bool_or(shows_all) FILTER (WHERE polpermissive), false)
+                AND coalesce(bool_and(shows_all) FILTER (WHERE NOT polpermissive), true)
+            FROM (
+                SELECT polpermissive, pg_get_expr(polqual, polrelid) = 'true' AS shows_all
+                FROM pg_catalog.pg_policy WHERE polrelid = found AND polcmd IN ('r', '*') AND EXISTS (
+                    SELECT FROM unnest(polroles) AS role
+                    WHERE CASE WHEN role = 0 THEN true ELSE pg_has_role(role, 'USAGE') END
+                )
+            ) AS policies
+        ) IS NOT TRUE ORDER BY name
+    )
+"""
+"""Of tables: the session's role, and those of which row-level security may hide rows from it."""
+
+
+def check_shown(connection: "psycopg.Connection[tuple[Any, ...]]", tables: Sequence[TableOf]) -> None:
+    """Raise NotAdmitted where row-level security may hide rows of these tables from the session's role."""
+    found = connection.execute(_HIDDEN.encode(), [[table.name for table in tables]]).fetchone()
+    role, hidden = found or ("", [])
+    if hidden:
+        more = " and others" if len(hidden) > _SHOWN else ""
+        raise NotAdmitted(
+            f"PostgreSQL: row-level security may hide rows of {', '.join(hidden[:_SHOWN])}{more} from role {role}, "
+            f"which would take them for missing: ALTER ROLE {role} BYPASSRLS, or give each of these tables a policy "
+            f"FOR SELECT TO {role} USING (true)"
+        )
 
 
 def in_words(role: str, lacking: list[str], lane: str) -> str:

@@ -32,17 +32,24 @@ WRITING: Final[dict[str, str]] = {
     "client_min_messages": "warning",
 }
 
+# Rows that a policy hides look as if they were not there. `off` makes each statement an error that would meet a policy,
+# also one of later. Where policies are for this role already, `check_shown` asks whether they hide rows of the lane.
+_ROW_SECURITY: Final = """set_config('row_security', CASE WHEN EXISTS (
+    SELECT FROM pg_catalog.pg_class WHERE relrowsecurity AND row_security_active(oid)
+) THEN 'on' ELSE 'off' END, {is_local})"""
+
 
 def _set(parameters: dict[str, str], is_local: str = "false") -> str:
     return ", ".join(f"set_config('{name}', '{value}', {is_local})" for name, value in parameters.items())
 
 
 def _set_up(is_local: str) -> str:
-    return f"SELECT {KEEP_COMMITS.format(is_local=is_local)}, {_set(WRITING, is_local)}"
+    first = f"{_ROW_SECURITY.format(is_local=is_local)}, {KEEP_COMMITS.format(is_local=is_local)}"
+    return f"SELECT {first}, {_set(WRITING, is_local)}"
 
 
 SET_UP: Final = _set_up("false").encode()
-"""Sets a session up which writes, or migrates."""
+"""Sets a session up which writes, or migrates. Its first column is `row_security`."""
 SET_UP_TRANSACTION: Final = _set_up("true")
 """Does the same for one transaction, whose session may be another client's next."""
 

@@ -46,7 +46,7 @@ from coordinator.stores.postgresql.errors import NULL_REFUSED, is_of_right, is_o
 from coordinator.stores.postgresql.indexes import check_texts, columns_of_indexes
 from coordinator.stores.postgresql.lock_holders import waited_for
 from coordinator.stores.postgresql.migration_lock import IS_MIGRATING
-from coordinator.stores.postgresql.missing_rights import LACKING, in_words
+from coordinator.stores.postgresql.missing_rights import LACKING, check_shown, in_words
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.session import SET_UP, defect_of_encoding
@@ -168,7 +168,9 @@ class PostgresStore(SqlStore[_Connection]):
         connection.add_notice_handler(self._take_notice)
         try:
             problem = pooler_between(connection)
-            connection.execute(SET_UP)
+            (row_security, *_) = connection.execute(SET_UP).fetchone() or ("on",)
+            if problem is None and row_security == "on":
+                check_shown(connection, self.all_tables())
         except BaseException:
             connection.close()
             raise
@@ -253,6 +255,7 @@ class PostgresStore(SqlStore[_Connection]):
         self.check_standby()
         if lacking:
             raise NotAdmitted(in_words(role, lacking, self.lane))
+        check_shown(self.connection(), tables)
         if not is_whole:
             # The server says what is missing.
             super()._check_rights(tables)
