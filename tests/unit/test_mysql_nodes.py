@@ -1,9 +1,11 @@
 """Which of several hosts of MySQL takes a connection: the nodes of a Galera cluster."""
 
 import socket
+import threading
 from collections.abc import Mapping
 from typing import Any, Self
 
+import pymysql
 import pytest
 from pymysql.constants import CR
 from pymysql.err import OperationalError
@@ -14,6 +16,7 @@ from coordinator.stores.mysql import lane_connection
 from coordinator.stores.mysql.driver_arguments import connections_of
 from coordinator.stores.mysql.lane_connection import open_lane_connection
 from coordinator.stores.mysql.nodes import NodeConnection, first_that_takes
+from coordinator.stores.mysql.reading import connect
 
 NODE = {
     "wsrep_on": "ON",
@@ -175,3 +178,46 @@ def test_a_host_that_takes_a_connection_and_says_nothing_is_passed_over_as_one_t
         hosts = ",".join(f"127.0.0.1:{server.getsockname()[1]}" for server in (one, other))
         with pytest.raises(OperationalError, match=r"no host takes the connection: .*timed out.*; .*timed out"):
             open_lane_connection(connections_of(parse_address(f"mysql://u@{hosts}/d?ssl_disabled=true")))
+
+
+NO_MYSQL = {
+    "nothing in a packet": bytes(4),
+    "a greeting that ends": b"\x01\0\0\0\x0a",
+    "a version that is none": b"\x20\0\0\0\x0ax.y\0\x08\0\0\0abcdefgh\0\xff\xff\x21\x02\0\xff\xdf\x15" + bytes(10),
+}
+
+
+@pytest.mark.parametrize("answer", NO_MYSQL.values(), ids=NO_MYSQL.keys())
+async def test_what_is_no_mysql_is_said_and_passed_over(answer: bytes) -> None:
+    """The driver raises whatever its reading of the answer makes; one server of another kind hides no other."""
+    with socket.create_server(("127.0.0.1", 0), backlog=10) as server:
+        port = server.getsockname()[1]
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.send(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            hosts = connections_of(parse_address(f"mysql://u:p@127.0.0.1:{port}/d"))
+            with pytest.raises(OperationalError, match="what answers is no MySQL or MariaDB"):
+                open_lane_connection(hosts)
+            with pytest.raises(OperationalError, match="what answers is no MySQL or MariaDB"):
+                await connect(host="127.0.0.1", port=port, user="u", password="p", connect_timeout=5)
+            both = [*hosts, {"host": "b", "port": 3306}]
+
+            def to(host: Mapping[str, Any]) -> Any:
+                return FakeConnection(NODE) if host["host"] == "b" else pymysql.connect(**host)
+
+            taken = first_that_takes(both, to)
+            assert taken.name == "b:3306"
+            assert "no MySQL" in taken.passed_over
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()

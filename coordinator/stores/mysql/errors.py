@@ -83,6 +83,15 @@ _SIGNALED: Final = "45"
 """The class for \"unhandled user-defined exception\": no error of the server's own is of it."""
 
 
+def of_no_mysql(error: Exception) -> pymysql.MySQLError | OSError:
+    """The driver's error for whatever was raised while it connected: it reads each answer as MySQL's, and may raise
+    anything for that of another kind of server, or for a damaged one."""
+    if isinstance(error, pymysql.MySQLError | OSError):
+        return error
+    text = f"what answers is no MySQL or MariaDB, or something between damages it ({type(error).__name__}: {error})"
+    return pymysql.err.OperationalError(CR.CR_MALFORMED_PACKET, text)
+
+
 def depends_on_more(error: pymysql.MySQLError) -> bool:
     """Whether the number alone is no proof: a trigger's SIGNAL can choose any, and its statements can raise any."""
     number = _number(error)

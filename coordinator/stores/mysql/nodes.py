@@ -13,7 +13,7 @@ from msgspec import Struct
 from pymysql.constants import CR
 
 from coordinator.runtime.addresses import Host
-from coordinator.stores.mysql.errors import lack
+from coordinator.stores.mysql.errors import lack, of_no_mysql
 
 IS_MEMBER: Final = "SHOW SESSION VARIABLES WHERE Variable_name IN ('wsrep_on', 'wsrep_provider')"
 STATUS: Final = "SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_ready', 'wsrep_cluster_status')"
@@ -112,9 +112,10 @@ def first_that_takes(
             except BaseException:
                 connection._force_close()  # type: ignore[attr-defined]  # noqa: SLF001  # says no goodbye
                 raise
-        except (pymysql.MySQLError, OSError) as error:
+        except Exception as raised:  # noqa: BLE001  # of a server that is no MySQL it may be any
+            error = of_no_mysql(raised)
             if len(hosts) == 1:
-                raise
+                raise error from (None if error is raised else raised)
             errors.append((_name(host), error))
         else:
             return NodeConnection(connection, host, member, _said(errors))

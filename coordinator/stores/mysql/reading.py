@@ -9,6 +9,7 @@ from aiomysql import Connection
 from pymysql.constants import CLIENT, CR
 from pymysql.err import OperationalError
 
+from coordinator.stores.mysql.errors import of_no_mysql
 from coordinator.stores.mysql.nodes import IS_MEMBER, STATUS, check_takes_writes, is_member, session_of_member
 
 _END_TIMEOUT_S: Final = 1.0
@@ -113,4 +114,7 @@ async def connect(**arguments: Any) -> ReadingConnection:
     except RuntimeError as error:
         # What it asks of a connection that the server has ended meanwhile, event loops refuse by errors of their own.
         raise OperationalError(CR.CR_SERVER_LOST, f"the server ended the connection: {error}") from error
+    except Exception as error:
+        connection.close()
+        raise of_no_mysql(error) from error
     return connection
