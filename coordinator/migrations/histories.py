@@ -41,7 +41,7 @@ from coordinator.stores.reading_rights import reading_rights
 from coordinator.stores.sql.declared_tables import indexes_without_key, tables_of
 from coordinator.stores.sql.defaulted_columns import defaulted_columns
 from coordinator.stores.sql.dialect import Dialect
-from coordinator.stores.sql.migration_waits import despite_locks
+from coordinator.stores.sql.migration_waits import despite_locks, despite_others
 from coordinator.stores.sql.schema import Schema
 from coordinator.stores.sql.table_differences import differences
 
@@ -100,8 +100,9 @@ def migrate_sql(
                     raise ConfigurationError(
                         f"{settings_prefix(service.lane)}READER_URL: it needs a user of its own, that cannot write"
                     )
-                dialect.allow_reading(connection, reader, owner.database, reading_rights(service))
-            connection.commit()
+                rights = reading_rights(service)
+                reads = partial(dialect.allow_reading, connection, reader, owner.database, rights)
+                despite_others(dialect, connection, reads)
             for line in dialect.narrow_columns(connection, service.models):
                 log.warning("column_too_narrow", service=service.lane, why=line)
             _check_tables(dialect, service, connection)
@@ -189,10 +190,9 @@ def _allow_lane(
     if lane.user in (None, owner.user):
         return None
     try:
-        dialect.allow(connection, lane, lane.database, reading_rights(service).all)
-        connection.commit()
+        rights = reading_rights(service).all
+        despite_others(dialect, connection, partial(dialect.allow, connection, lane, lane.database, rights))
     except DBAPIError as error:
-        connection.rollback()
         return " ".join(str(error.orig).split())
     return None
 

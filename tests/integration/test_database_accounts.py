@@ -2,7 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -169,6 +171,34 @@ def test_it_makes_the_roles_and_doing_it_again_changes_nothing(roles: Roles) -> 
         ]
         assert PASSWORD not in made.output
     check(roles)
+
+
+def test_who_gives_rights_at_the_same_moment_keeps_nobody_from_it(roles: Roles) -> None:
+    """PostgreSQL lets two sessions that change the rights of a table not both commit."""
+    assert run(roles.lane, "--apply", **roles.environment).exit_code == 0
+    roles.migrate()
+    table = "`command_log`" if roles.is_mysql else "command_log"
+    engine = sql_engine(roles.owner).execution_options(isolation_level="REPEATABLE READ")
+
+    def beside(step: Callable[[], object]) -> object:
+        with engine.connect() as other, ThreadPoolExecutor(1) as pool:
+            other.exec_driver_sql(
+                f"GRANT SELECT ON {table} TO {roles.quoted('reader')}", execution_options={"no_parameters": True}
+            )
+            begun = pool.submit(step)
+            time.sleep(1.5)
+            other.commit()
+            return begun.result()
+
+    try:
+        applied = beside(lambda: run(roles.lane, "--apply", **roles.environment))
+        assert isinstance(applied, Result)
+        assert applied.exit_code == 0, (applied.output, applied.exception)
+        with capture_logs() as logs:
+            beside(roles.migrate)
+        assert [line for line in logs if line["event"] == "rights_not_given"] == []
+    finally:
+        engine.dispose()
 
 
 def test_it_makes_a_role_again_what_it_was_and_confines_readers(roles: Roles) -> None:

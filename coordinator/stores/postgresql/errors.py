@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 import psycopg
+from psycopg import errors
 
 from coordinator.stores.port import (
     MAKES_ROLES,
@@ -73,6 +74,9 @@ _CORRUPT: Final = {"XX001", "XX002"}
 _RAISED: Final = "exec_stmt_raise"
 _POLICY: Final = "ExecWithCheckOptions"
 _HIDDEN: Final = "check_enable_rls"
+_DEADLOCK: Final = "40P01"
+_CATALOGUE_CHANGED: Final = {"simple_heap_update", "simple_heap_delete"}
+"""What says "tuple concurrently updated", in the server's language, where two sessions give rights on one table."""
 
 
 def is_of_schema(error: BaseException) -> bool:
@@ -88,6 +92,15 @@ def is_of_right(error: BaseException) -> bool:
 def is_lock_timeout(error: BaseException) -> bool:
     """Whether a statement has waited too long for another session's lock."""
     return isinstance(error, psycopg.Error) and error.sqlstate == _LOCK_NOT_AVAILABLE
+
+
+def has_met_another(error: BaseException) -> bool:
+    """Whether another session has changed roles or rights at the same moment."""
+    if not isinstance(error, psycopg.Error):
+        return False
+    # Of a role that both make, the catalogue's own index tells.
+    is_made = isinstance(error, errors.UniqueViolation) and error.diag.schema_name == "pg_catalog"
+    return is_made or error.sqlstate == _DEADLOCK or error.diag.source_function in _CATALOGUE_CHANGED
 
 
 def is_of_value(error: BaseException) -> bool:

@@ -17,7 +17,14 @@ from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.postgresql.driver_arguments import connection_of, schema_of, session_of
 from coordinator.stores.postgresql.durability import WAIT_FOR_STANDBY
-from coordinator.stores.postgresql.errors import is_lock_timeout, is_of_schema, is_of_value, lack, pooler_refusing
+from coordinator.stores.postgresql.errors import (
+    has_met_another,
+    is_lock_timeout,
+    is_of_schema,
+    is_of_value,
+    lack,
+    pooler_refusing,
+)
 from coordinator.stores.postgresql.grants import (
     NO_FUNCTIONS,
     Grantable,
@@ -183,6 +190,9 @@ class _Postgresql(Dialect):
     def check_committed(self, connection: Connection) -> None:
         if (warning := connection.info.pop(_UNREPLICATED, None)) is not None:
             raise ChangeUnknown(f"a change may not be on the synchronous standby: {warning}; look, and repeat it")
+
+    def has_met_another(self, error: BaseException) -> bool:
+        return has_met_another(error)
 
     def is_lock_timeout(self, error: BaseException) -> bool:
         return is_lock_timeout(error)

@@ -95,6 +95,10 @@ class Dialect(ABC):
         """Raise DatabaseUnavailable where the server has called a transaction of an `engine`'s connection committed
         that a failover may lose."""
 
+    def has_met_another(self, error: BaseException) -> bool:  # noqa: ARG002
+        """Whether another session has changed roles or rights at the same moment: the same again may succeed."""
+        return False
+
     def is_lock_timeout(self, error: BaseException) -> bool:  # noqa: ARG002
         """Whether the driver's error says that a statement has waited too long for another session's lock."""
         return False

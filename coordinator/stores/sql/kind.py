@@ -75,10 +75,15 @@ class SqlKind:
             return self.dialect.reader_elsewhere(connection, query)
 
     def revoke(self, looking: Address, statements: Sequence[str]) -> None:
-        with self._connected(looking) as connection, connection.begin():
+        from coordinator.stores.sql.migration_waits import despite_others
+
+        def take() -> None:
             for statement in statements:
                 # The names in them may have a % of their own.
                 connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+        with self._connected(looking) as connection:
+            despite_others(self.dialect, connection, take)
 
     @contextmanager
     def _connected(self, looking: Address) -> Iterator[Connection]:
@@ -95,17 +100,21 @@ class SqlKind:
         return self.dialect.account_lines(owner, lane, reader, rights)
 
     def make_accounts(self, owner: Address, lane: Address, reader: Address | None, rights: ReadingRights) -> None:
+        from coordinator.stores.sql.migration_waits import despite_others
+
+        def make() -> None:
+            if lane.user not in (None, owner.user):
+                self.dialect.allow(connection, lane, owner.database, rights.all)
+                self.dialect.renew(connection, lane)
+            if reader is not None and reader.user not in (None, owner.user):
+                self.dialect.allow_reading(connection, reader, owner.database, rights)
+                self.dialect.renew(connection, reader)
+                self.dialect.confine(connection, reader, owner.database)
+
         engine = self.dialect.engine(owner)
         try:
             with engine.connect() as connection:
-                if lane.user not in (None, owner.user):
-                    self.dialect.allow(connection, lane, owner.database, rights.all)
-                    self.dialect.renew(connection, lane)
-                if reader is not None and reader.user not in (None, owner.user):
-                    self.dialect.allow_reading(connection, reader, owner.database, rights)
-                    self.dialect.renew(connection, reader)
-                    self.dialect.confine(connection, reader, owner.database)
-                connection.commit()
+                despite_others(self.dialect, connection, make)
         finally:
             engine.dispose()
 

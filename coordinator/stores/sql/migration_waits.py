@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from itertools import count
 from typing import Final
 
 import structlog
@@ -14,6 +15,8 @@ from coordinator.stores.sql.dialect import Dialect
 WAIT_S_MAX: Final = 60.0
 """How long a migration waits for one lock before it ends."""
 _LOOK_EVERY_S: Final = 0.2
+_MET_MAX: Final = 50
+"""How often another one is met before that is an error: those who give rights take turns of some hundredths."""
 _TRY_EVERY_S: Final = 1.0
 """Meanwhile the lane gets at the table, behind a statement of ours that waited for it."""
 
@@ -38,6 +41,23 @@ def take_turn(taken: Callable[[], bool], holder: Callable[[], str], wait_s_max: 
                 "or end that session if it is none"
             )
         time.sleep(_LOOK_EVERY_S)
+
+
+def despite_others(dialect: Dialect, connection: Connection, step: Callable[[], None]) -> None:
+    """Run a step that gives or takes rights, and commit it, again where another session has done so at the same moment:
+    another migration, or `database-accounts --apply`. Raises what the last of several attempts raises.
+    """
+    for tried in count(1):
+        try:
+            step()
+            connection.commit()
+        except DBAPIError as error:
+            connection.rollback()
+            if error.orig is None or not dialect.has_met_another(error.orig) or tried == _MET_MAX:
+                raise
+            time.sleep(_LOOK_EVERY_S)
+        else:
+            return
 
 
 def despite_locks(
