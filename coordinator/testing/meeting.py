@@ -114,7 +114,7 @@ def rehearse(
 
 def _give(arguments: Any, by_path: dict[_Path, str], rows: Sequence[Row], there: Rehearsal, chance: Random) -> None:
     """Give the arguments the values of one row. Another one has those of a second argument for the same column, and of
-    a second element of a list."""
+    a second element of a list. Where the row has no value an argument keeps its own, as few arguments may be None."""
     others = cycle(chance.sample(rows, len(rows)))
     chosen: dict[tuple[int, ...], Any] = {}
 
@@ -190,8 +190,8 @@ def _put_at(
 ) -> None:
     if inner:
         _put(tree[place], inner, value_at, places)
-    else:
-        tree[place] = value_at(places)
+    elif (value := value_at(places)) is not None:
+        tree[place] = value
 
 
 def _plain(value: Any) -> Any:

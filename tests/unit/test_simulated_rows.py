@@ -123,6 +123,32 @@ def test_what_is_behind_a_row_that_must_be_there_is_tried(handler: Handler[Any])
         simulate(library(handler), given=GIVEN, seeds=SEEDS, elsewhere=False)
 
 
+class Copy(VersionedRow, table="copies", key="isbn", index=("reader",)):
+    isbn: Isbn
+    reader: str | None = None
+
+
+class Lend(Command, type="library.lend"):
+    """Of a copy that nobody has yet: its row has no value for one of the arguments."""
+
+    isbn: Isbn
+    reader: Name
+
+
+def lend(work: UnitOfWork, command: Lend) -> None:
+    if work.get(Copy, command.isbn) is None:
+        raise Rejected("copy_not_found", "there is no such copy")
+    if work.exists(Copy, reader=command.reader):
+        raise Rejected("has_one", "this reader has a copy")
+    time.time()
+
+
+def test_a_row_without_a_value_for_an_argument_is_met_too() -> None:
+    service = Service("library", models=(Copy,), handlers=(Handler(Lend, lend),))
+    with pytest.raises(SimulationFailed, match=r"it looks at the clock: time\.time"):
+        simulate(service, given=[Copy(isbn=ISBN)], seeds=SEEDS, elsewhere=False)
+
+
 class AddBook(Command, type="library.add"):
     isbn: Isbn
     shelf: Name
