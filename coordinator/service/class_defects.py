@@ -1,5 +1,6 @@
 """What is wrong with the class of a row or of a command: its fields, their types and defaults, and its options."""
 
+import dataclasses
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date
@@ -119,7 +120,9 @@ def _of_defaults(declared: type[Struct], hints: Mapping[str, Any]) -> Iterator[t
     for field in msgspec.structs.fields(declared):
         if field.default is UNSET:
             continue
-        if field.default is not NODEFAULT:
+        if isinstance(field.default, dataclasses.Field):
+            yield field.name, "its default is a field of dataclasses: write msgspec.field(…)"
+        elif field.default is not NODEFAULT:
             try:
                 msgspec.json.decode(msgspec.json.encode(field.default), type=hints[field.name])
             except _UNFIT as error:

@@ -291,19 +291,33 @@ def _of_command(command: type[Command]) -> Iterator[str]:
 
 
 class _Anything:
-    """Stands for a command, and whatever it has: it can be handed on and looped over, and nothing else."""
+    """Stands for whatever a command has or makes: it can be handed on and looped over, and nothing else."""
 
     def __getattr__(self, name: str) -> "_Anything":
-        return self
+        return _Anything()
 
     def __iter__(self) -> Iterator["_Anything"]:
-        yield self
+        yield _Anything()
 
     def __bool__(self) -> bool:
         raise TypeError("only a command tells")
 
     def __call__(self, *_: object, **__: object) -> "_Anything":
-        return self
+        return _Anything()
+
+
+class _AnyArgument(_Anything):
+    """Stands for an argument of a command, which no row is."""
+
+
+class _AnyCommand(_Anything):
+    """Stands for a command. What it has besides its fields, a method or a property, may make references."""
+
+    def __init__(self, command: type[Command]) -> None:
+        self._names = command.__struct_fields__
+
+    def __getattr__(self, name: str) -> _Anything:
+        return _AnyArgument() if name in self._names else _Anything()
 
 
 def _of_references(handler: Handler[Any], models: Sequence[type[Row]]) -> Iterator[str]:
@@ -316,13 +330,18 @@ def _of_references(handler: Handler[Any], models: Sequence[type[Row]]) -> Iterat
         if function is None:
             continue
         try:
-            named: Any = function(_Anything())
+            named: Any = function(_AnyCommand(handler.command))
             if what == "reads" and isinstance(named, Ref | RowSelection):
                 yield f"{kind}: its reads returns one reference: return a list, as in [{named.model.__name__}.at(…)]"
             else:
                 # Each is looked at when it is made.
-                refs = [named] if isinstance(named, Ref | RowSelection) else list(islice(named, _READS_MAX))
-                strange = {ref.model: None for ref in refs if ref.model not in models}
+                refs = (
+                    [named] if isinstance(named, Ref | RowSelection | _AnyArgument) else list(islice(named, _READS_MAX))
+                )
+                if any(isinstance(ref, _AnyArgument) for ref in refs):
+                    yield f"{kind}: its {what} names an argument, and no row: write CLASS.at(…) of it"
+                known = [ref for ref in refs if not isinstance(ref, _Anything)]
+                strange = {ref.model: None for ref in known if ref.model not in models}
                 yield from (
                     f"{kind}: its {what}: {model.__name__} is no row of this service: declare it with its `row`"
                     for model in strange

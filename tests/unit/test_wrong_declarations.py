@@ -1,5 +1,6 @@
 """What a newcomer declares wrongly is found at start, all of it at once, in the words of his own code."""
 
+import dataclasses
 import functools
 import random
 import re
@@ -22,6 +23,7 @@ from coordinator import (
     Handler,
     Name,
     Personal,
+    Ref,
     Row,
     Service,
     UnitOfWork,
@@ -357,6 +359,12 @@ WRONG: dict[str, dict[str, Any]] = {
     "BookSeat: its reads returns one reference: return a list, as in [Seat.at(…)]": handles(
         book, reads=lambda command: Seat.at(command.id)
     ),
+    "BookSeat: its target names an argument, and no row: write CLASS.at(…) of it": handles(
+        book, target=lambda command: command.id
+    ),
+    "BookSeat: its reads names an argument, and no row: write CLASS.at(…) of it": handles(
+        book, reads=lambda command: [Seat.at(command.id), command.id]
+    ),
     "BookSeat: on_failure is 'parked', and must be one of park, park-key, block": handles(book, on_failure="parked"),
 }
 
@@ -371,6 +379,35 @@ def said_of(service: Service) -> list[str]:
 def test_a_wrong_declaration_is_named(defect: str) -> None:
     lines = said_of(seats.replace(**WRONG[defect]))
     assert sum(line.startswith(defect) for line in lines) == 1, lines
+
+
+class MoveSeat(Command, type="seats.move"):
+    """Names its rows itself."""
+
+    id: int
+
+    @property
+    def seat(self) -> Ref[Seat]:
+        return Seat.at(self.id)
+
+    def rows(self) -> list[Ref[Seat]]:
+        return [self.seat, Seat.at(self.id + 1)]
+
+
+def test_a_command_may_name_its_rows_itself() -> None:
+    def move(work: UnitOfWork, command: MoveSeat) -> None: ...
+
+    handler = Handler(MoveSeat, move, target=lambda command: command.seat, reads=lambda command: command.rows())
+    check_declaration(Service("seats", models=(Seat,), handlers=(handler,)))
+
+
+def test_a_field_of_dataclasses_is_answered_with_that_of_msgspec() -> None:
+    class Tagged(Row, table="tagged", key="id"):
+        id: int
+        tags: list[str] = dataclasses.field(default_factory=list)
+
+    (line,) = said_of(Service("seats", models=(Tagged,)))
+    assert line == "Tagged.tags: its default is a field of dataclasses: write msgspec.field(…)"
 
 
 def test_a_column_that_no_selection_can_name_is_named_once() -> None:
