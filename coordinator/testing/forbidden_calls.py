@@ -39,6 +39,8 @@ _OF_MODULES: Final = {
     ("posix", "getrandom"): "draws random bytes",
     ("posix", "system"): "runs a program",
     ("_posixsubprocess", "fork_exec"): "runs a program",
+    ("_thread", "start_new_thread"): "starts a thread",
+    ("_thread", "start_joinable_thread"): "starts a thread",
     ("io", "open"): "opens a file",
     ("_io", "open"): "opens a file",
     ("_socket", "getaddrinfo"): "uses the network",

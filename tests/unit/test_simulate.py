@@ -6,6 +6,7 @@ import gc
 import logging
 import random
 import re
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -154,6 +155,23 @@ def of_uuids(work: UnitOfWork, command: Take) -> Place:
 
 def of_a_file(work: UnitOfWork, command: Take) -> Place:
     return take(work, command, number=len(Path(__file__).read_text()))
+
+
+def of_a_thread(work: UnitOfWork, command: Take) -> Place:
+    return take(work, command, number=beside())
+
+
+def beside() -> int:
+    """What runs in a thread is not seen there, so it is not started."""
+    thread = threading.Thread(target=time.time)
+    thread.start()
+    thread.join()
+    return 1
+
+
+def test_a_thread_is_found_where_it_is_started() -> None:
+    text = found(of_a_thread)
+    assert re.search(rf"it starts a thread: _thread\.start_\w+, {re.escape(__file__)}:\d+\n", text)
 
 
 @pytest.mark.parametrize(
