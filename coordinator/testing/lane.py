@@ -185,6 +185,8 @@ class LaneUnderTest:
         """
         if actor is not None and not isinstance(actor, Principal):
             raise TypeError(f"the actor must be a Principal, such as Principal(subject='ada'), not {actor!r:.100}")
+        if not isinstance(command, Command | Older):
+            raise TypeError(f"apply takes a command, such as BookSeat(id=1), and was given {command!r:.100}")
         tried = self._apply(
             sent_as(
                 command,

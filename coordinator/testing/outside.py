@@ -41,8 +41,9 @@ class Outside:
         """The command with the result of an emitted effect. Raises LookupError if no answer was scripted."""
         answers = self._answers.get(entry.type)
         if answers is None:
+            lane = entry.type.partition(".")[0]
             text = f"{entry.type} was emitted, and has no answer: give one to its class, lane.outside.answers(CLASS, …)"
-            raise LookupError(text)
+            raise LookupError(f"{text}, where lane is that of {lane}")
         effect = msgspec.json.decode(entry.arguments, type=self._known[entry.type])
         call = Call(key=entry.command_id, asked_at=entry.created_at)
         for _ in range(CALLS_MAX):

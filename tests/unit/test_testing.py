@@ -76,6 +76,11 @@ def test_rows_may_be_given_between_two_commands() -> None:
     assert lane.apply(Deposit(id=8, amount=5)).code == "account_not_found"
 
 
+def test_a_class_is_no_command() -> None:
+    with pytest.raises(TypeError, match=r"apply takes a command, such as .*, and was given <class .*Deposit"):
+        LaneInMemory(LEDGER).apply(Deposit)  # type: ignore[arg-type]
+
+
 def test_a_repetition_is_one() -> None:
     lane = LaneInMemory(LEDGER)
     lane.given(ADA)
@@ -297,7 +302,7 @@ def test_a_function_that_never_answers_is_stopped() -> None:
 def test_a_call_to_the_outside_without_an_answer_is_an_error() -> None:
     lane = LaneInMemory(tills)
     lane.apply(Sell(number=1))
-    with pytest.raises(LookupError, match=r"tills\.charge was emitted, and has no answer"):
+    with pytest.raises(LookupError, match=r"tills\.charge was emitted, and has no answer: .* that of tills"):
         lane.deliver()
     for answers in ((), (Charged(number=1), EffectRetry("no answer"))):
         with pytest.raises(ValueError, match="its last answer must be a command, or make one"):
