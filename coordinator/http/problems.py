@@ -10,7 +10,7 @@
 | OutcomeUnknown | 503; with `Retry-After` only if the same request, repeated, is the same command |
 | Unavailable | 503 with `Retry-After` |
 | web.HTTPException | its own: 404, 405 with `Allow` |
-| UnreadableRow | 500 `row_unreadable`: somebody else has written a row that is none of its class |
+| UnreadableRow | 500 `row_unreadable`: another release or program has written a row that is none of its class |
 | anything else | 500 `internal_error`: a defect of ours, whose traceback is logged and not shown |
 
 A failed command is recorded, and repeating it under the same key returns the same failure. So the status is 502 and
@@ -231,7 +231,7 @@ def _unavailable(error: Unavailable) -> Answer:
 def _of_row(error: UnreadableRow) -> str:
     """Which row it is, the log says: of this client we know only that it may ask."""
     behind = "" if error.next is None else "; `next` is the `after` of the rows behind it"
-    return f"a row cannot be read, since somebody else has written it: operators find which one in the log{behind}"
+    return f"a row is none of its class: another release or program wrote it, and operators find it in the log{behind}"
 
 
 def _of_http(error: web.HTTPException) -> Answer:

@@ -82,7 +82,7 @@ class NotFound(CoordinatorError):
 
 
 class UnreadableRow(CoordinatorError):
-    """Raised by reads for a row of the database that is none of its class: somebody else has written it.
+    """Raised by reads for a row that is none of its class: another release, or another program, has written it.
 
     It names the table, the row's key and the column, as far as they can be read, and never shows a value. `before` has
     the rows that a read of several found before it, in its order. `next` is the `after` of what a list has behind it.

@@ -179,8 +179,8 @@ PROBLEM_CODES: Final = (
         "row_unreadable",
         (500, 502),
         ("request", "lane"),
-        "somebody else has written a row that is none of its class: a read of it (500), or a command that "
-        "needs it (502). Operators find which row under `trace_id`, or `command_id`",
+        "another release, or another program, has written a row that is none of its class: a read of it (500), "
+        "or a command that needs it (502). Operators find which row under `trace_id`, or `command_id`",
     ),
     ProblemCode(
         "schema_not_found",
