@@ -74,7 +74,7 @@ class Targets:
     def _lack_of(self, target: str) -> str:
         """Why nothing can be emitted there."""
         if not target.startswith(EFFECTS_PREFIX):
-            return f"there is no lane {target!r} here{self._tenants_of(target)}"
+            return f"there is no lane {target!r} here{self._tenants_of(target) or self._others()}"
         service = target.removeprefix(EFFECTS_PREFIX)
         if target == self._own_effects:
             name = service_of(service)
@@ -83,6 +83,10 @@ class Targets:
             f"no service {service!r} that makes calls to the outside is here: the type of an effect begins with the "
             "name of the service that has its EffectHandler"
         )
+
+    def _others(self) -> str:
+        there = ", ".join(sorted(each for each in self.known or () if not each.startswith(EFFECTS_PREFIX)))
+        return f"; there are {there}: name its service in COORDINATOR_APP, or in the entry points of pyproject.toml"
 
     def _tenants_of(self, service: str) -> str:
         lanes = sorted(each for each in self.known or () if each.startswith(lane_of(service, "")))

@@ -52,7 +52,7 @@ def test_a_lane_that_the_application_does_not_have_is_refused_as_where_it_runs()
     assert lane.apply(Tell()).applied
     tried = lane.apply(Tell(to="nobody"))
     assert tried.failed_with("handler_error")
-    assert "nobody.heard: there is no lane 'nobody' here" in str(tried.reason)
+    assert "nobody.heard: there is no lane 'nobody' here; there are listener, teller: name its" in str(tried.reason)
     simulate(TELLER, [Tell()], seeds=3)
     with pytest.raises(SimulationFailed, match="there is no lane 'nobody' here"):
         simulate(TELLER, [Tell(to="nobody")], seeds=1)
