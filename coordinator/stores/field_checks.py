@@ -110,7 +110,7 @@ def _time_problem(value: datetime) -> str | None:
     if value.utcoffset() is None:
         raise WrongType("a time without its zone")
     if value.microsecond % 1000:
-        return "a time with microseconds: databases keep milliseconds"
+        return "a time with microseconds, and databases keep milliseconds: .replace(microsecond=0) drops them"
     try:
         value.astimezone(UTC)
     except OverflowError:

@@ -550,7 +550,7 @@ class _OnExistingTables:
             "made_at": (DateTime(), datetime, r"map it as `DateTime(timezone=True)`", ("postgresql",)),
             "paid_at": (DateTime(), datetime, r"make it DATETIME(3)", ("mysql",)),
             "opens": (Time(), time, "make it TIME(6)", ("mysql",)),
-            "price": (Numeric(10, 2), Digits2, r"`.with_variant(Money(13), ", ("sqlite",)),
+            "price": (Numeric(10, 2), Digits2, r"(in a revision `.with_variant(String(13), ", ("sqlite",)),
         }
         number = Column("id", BigInteger, primary_key=True, autoincrement=False)
         table = Table("stays", MetaData(), number, *(Column(name, each[0]) for name, each in columns.items()))

@@ -55,7 +55,10 @@ NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  # which is what it is about
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "without a zone": ({"booked_at": NAIVE}, "a time without its zone - at `$.bookedAt`"),
-    "with microseconds": ({"booked_at": MICROSECONDS}, "a time with microseconds: databases keep milliseconds - at"),
+    "with microseconds": (
+        {"booked_at": MICROSECONDS},
+        "a time with microseconds, and databases keep milliseconds: .replace(microsecond=0) drops them - at",
+    ),
     "too large": ({"number": 2**70}, "out of range"),
     "below the limit of the row": ({"id": 0}, "Expected `int` >= 1, and it is 0 - at `$.id`"),
     "a space at the end": ({"place": "A1 "}, "text that ends in a space"),

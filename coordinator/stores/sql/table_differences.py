@@ -158,7 +158,8 @@ def _way_out(actual: Shape, wanted: Shape, own: Column[Any], mapped: TypeEngine[
         but = " where it is not NULL" if own.nullable else ""
         return (
             ": its numbers with a point are floats. Map it `.with_variant(Money("
-            f'{wanted.size}), "sqlite")`, a TypeDecorator of texts with all digits, and make those that are there '
+            f'{wanted.size}), "sqlite")`, a TypeDecorator of texts with all digits (in a revision '
+            f'`.with_variant(String({wanted.size}), "sqlite")`), and make those that are there '
             f"texts, as printf('%.{actual.scale or 0}f', {own.name}) does{but}"
         )
     return ""
