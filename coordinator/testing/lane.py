@@ -110,7 +110,7 @@ class _Side(Struct, frozen=True):
     lane: "LaneUnderTest"
     undelivered: deque[OutboxEntry]
     fire: Callable[[], bool]
-    """Put the timers that are due among what is undelivered; whether there were any."""
+    """Put what is due, timers and calls to be made again, among what is undelivered; whether there was any."""
     apply: Callable[[CommandMessage], Tried]
     first_due: Callable[[], datetime | None]
 
@@ -138,6 +138,7 @@ class LaneUnderTest:
         self._store = store
         self._tags = 0
         self._undelivered: deque[OutboxEntry] = deque()
+        self._again: list[tuple[datetime, OutboxEntry]] = []
         self._sides = {service.lane: _Side(self, self._undelivered, self._fire, self._apply, self._first_due)}
         targets = known_targets(service)
         self._targets = None if targets is None else set(targets)
@@ -231,7 +232,8 @@ class LaneUnderTest:
 
         A command for this lane, or one `beside` it, is applied. An effect is called: `outside` answers, and the answer
         is applied. Commands for other lanes are only in `emitted`. Timers that are due at `now` are among what was
-        emitted, and the others are not: set `now`, or `advance`. Raises LookupError for an effect without an answer,
+        emitted, and the others are not: set `now`, or `advance`. So it is with a call that was answered by an
+        EffectRetry with `after_s`. Raises LookupError for an effect without an answer,
         and RuntimeError for commands that emit one another without end.
         """
         delivered: list[Tried] = []
@@ -243,13 +245,17 @@ class LaneUnderTest:
             if entry.lane in self._sides:
                 delivered.append(self._sides[entry.lane].apply(message_of(entry)))
             elif entry.lane.startswith(EFFECTS_PREFIX):
-                delivered.append(side.lane.apply(side.lane.outside.call(entry)))
+                answer = side.lane.outside.call(entry)
+                if isinstance(answer, timedelta):
+                    side.lane._again.append((self.now + answer, entry))  # noqa: SLF001  # a lane as this one
+                else:
+                    delivered.append(side.lane.apply(answer))
             if len(delivered) > DELIVERED_MAX:
                 raise RuntimeError(f"more than {DELIVERED_MAX} commands come of one another, the last a {entry.type}")
         return delivered
 
     def advance(self, by: timedelta) -> list[Tried]:
-        """Let this much time pass, and deliver what is due by then: each timer at its time, in their order."""
+        """Let this much time pass, and deliver what is due by then: timers and calls, each at its time, in order."""
         until = self.now + by
         delivered = self.deliver()
         while (due := self._next_due()) is not None and due <= until:
@@ -259,16 +265,19 @@ class LaneUnderTest:
         return delivered
 
     def _next_due(self) -> datetime | None:
-        """When the first timer of any of the lanes is due."""
+        """When the first timer, or call, of any of the lanes is due."""
         return min((due for side in self._sides.values() if (due := side.first_due()) is not None), default=None)
 
     def _first_due(self) -> datetime | None:
-        timer = next(iter(self._scan(Timer, 1)), None)
-        return None if timer is None else timer.due_at
+        dues = [due for due, _ in self._again]
+        return min((*dues, *(timer.due_at for timer in self._scan(Timer, 1))), default=None)
 
     def _fire(self) -> bool:
-        """Put the timers that are due behind what was emitted before; whether there were any."""
-        fired = False
+        """Put the timers, and the calls, that are due behind what was emitted before; whether there were any."""
+        calls = [entry for due, entry in sorted(self._again, key=lambda each: each[0]) if due <= self.now]
+        self._undelivered += calls
+        self._again = [each for each in self._again if each[0] > self.now]
+        fired = bool(calls)
         while self._lane.timers_in_s(1) is not None and isinstance(decision := self._lane.sweep(1), Settlement):
             self._undelivered += decision.emitted
             self._lane.confirm(decision.emitted)

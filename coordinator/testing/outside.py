@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -23,35 +24,44 @@ class Outside:
         self.calls: list[Effect] = []
         self._known: dict[str, type[Effect]] = {}
         self._answers: dict[str, deque[Answer[Any]]] = {}
+        self._repeated: set[str] = set()
 
     def answers(self, effect: type[E], *answers: Answer[E]) -> None:
         """Answer the calls of this type so, one after the other; the last answer is that of all later calls too.
 
-        After an EffectRetry the call is made again, with the same key. Raises ValueError without an answer, and if the
-        last is an EffectRetry, since a call without an answer does not end; TypeError for what is no class of effects.
+        After an EffectRetry the call is made again, with the same key: at once, or `after_s` seconds later, once the
+        test has let them pass. Raises ValueError without an answer, and if the last is an EffectRetry without
+        `after_s`, since such a call does not end; TypeError for what is no class of effects.
         """
         if not (isinstance(effect, type) and issubclass(effect, Effect)):
             raise TypeError(f"answers takes a class of effects, then its answers, and was given {effect!r:.100}")
-        if not answers or isinstance(answers[-1], EffectRetry):
+        if not answers or (isinstance(answers[-1], EffectRetry) and not answers[-1].after_s):
             raise ValueError(f"{effect.type}: its last answer must be a command, or make one")
         self._known[effect.type] = effect
         self._answers[effect.type] = deque(answers)
 
-    def call(self, entry: OutboxEntry) -> Command:
-        """The command with the result of an emitted effect. Raises LookupError if no answer was scripted."""
+    def call(self, entry: OutboxEntry) -> Command | timedelta:
+        """The command with the result of an emitted effect, or after which time it is to be called again.
+
+        Raises LookupError if no answer was scripted.
+        """
         answers = self._answers.get(entry.type)
         if answers is None:
             lane = entry.type.partition(".")[0]
             text = f"{entry.type} was emitted, and has no answer: give one to its class, lane.outside.answers(CLASS, …)"
             raise LookupError(f"{text}, where lane is that of {lane}")
         effect = msgspec.json.decode(entry.arguments, type=self._known[entry.type])
-        call = Call(key=entry.command_id, asked_at=entry.created_at)
+        is_repeated = entry.command_id in self._repeated
+        call = Call(key=entry.command_id, asked_at=entry.created_at, is_repeated=is_repeated)
         for _ in range(CALLS_MAX):
             self.calls.append(effect)
             answer = answers.popleft() if len(answers) > 1 else answers[0]
             try:
                 return _made(answer, effect, call)
-            except EffectRetry:
+            except EffectRetry as error:
+                self._repeated.add(entry.command_id)
+                if error.after_s:
+                    return timedelta(seconds=error.after_s)
                 call = msgspec.structs.replace(call, is_repeated=True)
         raise RuntimeError(f"{entry.type} was called {CALLS_MAX} times, and got no answer")
 

@@ -291,6 +291,27 @@ def test_a_function_that_answers_may_return_that_no_answer_came() -> None:
     assert len(lane.outside.calls) == 2
 
 
+def test_a_call_is_made_again_once_its_time_has_passed() -> None:
+    """So a test has a provider that is silent for a while, or for ever."""
+    lane = LaneInMemory(tills)
+    repeated: list[bool] = []
+
+    def answer(effect: Charge, call: Call) -> Charged:
+        repeated.append(call.is_repeated)
+        return Charged(number=effect.number)
+
+    lane.outside.answers(Charge, EffectRetry("no answer", after_s=30), answer)
+    lane.apply(Sell(number=1))
+    assert lane.deliver() == []
+    assert lane.advance(timedelta(seconds=29)) == []
+    assert [tried.applied for tried in lane.advance(timedelta(seconds=1))] == [True]
+    assert repeated == [True]
+    lane.outside.answers(Charge, EffectRetry("no answer", after_s=60))
+    lane.apply(Sell(number=2))
+    assert lane.advance(timedelta(hours=1)) == []
+    assert len(lane.outside.calls) == 2 + 61
+
+
 def test_a_function_that_never_answers_is_stopped() -> None:
     lane = LaneInMemory(tills)
     lane.outside.answers(Charge, lambda effect, call: EffectRetry("no answer"))
