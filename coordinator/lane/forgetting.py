@@ -169,8 +169,8 @@ class Forgetting:
         column: str | tuple[str, ...] = order.column or model.key
         try:
             given: Any = msgspec.json.decode(bytes(order.value))
-            key: Key = tuple(given) if isinstance(given, list) else given
-            return Ref(model, column, self._work.kinds[model].check.key(column, key))
+            key: Key = self._work.kinds[model].check.key_of_json(column, given)
+            return Ref(model, column, key)
         except WrongUse as error:
             raise Rejected("not_a_key", f"{order.table}: {error}") from None
         except (InvalidRow, TypeError, msgspec.MsgspecError):

@@ -162,6 +162,16 @@ class RowCheck:
             raise WrongUse(self.not_found_by(column))
         return self._sought_part(_sought(found), value)
 
+    def key_of_json(self, column: str | tuple[str, ...], value: Any) -> Any:
+        """As `key`, of a value as JSON has it: UUIDs are texts there, and what has several columns is an array.
+
+        Raises InvalidRow and WrongUse as it does.
+        """
+        if isinstance(value, list):
+            kinds = self.part_types if column == self._model.key else ()
+            return self.key(column, tuple(map(_of_json, value, (*kinds, *(None for _ in value)))))
+        return self.key(column, _of_json(value, self.types.get(column)))
+
     def _sought_part(self, field: FieldCheck, value: object) -> Any:
         if value is None:
             raise InvalidRow(f"{self._model.table}.{field.name}: it is None")
@@ -333,6 +343,15 @@ def _no_model(given: object) -> str:
 def _sought(field: FieldCheck) -> FieldCheck:
     """What may be looked for: what does not fit the column, or is not as it is kept, is not found in it."""
     return msgspec.structs.replace(field, width=None, is_compared=False, is_ordered=False, choices=None, broken=None)
+
+
+def _of_json(value: object, kind: type | None) -> object:
+    if kind is UUID and isinstance(value, str):
+        try:
+            return UUID(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _type_of(field: FieldCheck) -> type | None:

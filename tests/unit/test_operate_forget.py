@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -21,10 +22,13 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.service.personal import Personal
 from coordinator.service.principal import Principal
-from coordinator.service.rows import Row, Value
+from coordinator.service.rows import Row, Value, VersionedRow
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import LogEntry
+from coordinator.testing import LaneInMemory
 from shared.payments.commands import OpenPayment
 from shared.payments.results import AuthorizeResult, TakeProviderEvent
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, UpdateUser
@@ -442,3 +446,48 @@ def test_one_of_several_classes_of_persons_is_to_be_named(world: World, monkeypa
     monkeypatch.setattr(users, "_models", [*users.models, Other])
     ran = world.run("forget", "users", "1", expect=2)
     assert "personal fields in others, users: say with --table" in ran.stderr
+
+
+class Guest(VersionedRow, table="guests", key="id", unique=("card",)):
+    id: UUID
+    card: UUID
+    name: Personal[str]
+
+
+class Companion(VersionedRow, table="companions", key=("guest", "number")):
+    guest: UUID
+    number: int
+    name: Personal[str]
+
+
+class Arrive(Command, type="guests.arrive"):
+    name: Personal[str]
+
+
+def test_a_person_whose_key_is_a_uuid_is_forgotten() -> None:
+    """In an order, which is JSON, it is a text."""
+
+    def arrive(work: UnitOfWork, command: Arrive) -> Guest:
+        own = UUID(work.command_id)
+        work.add(Companion(guest=own, number=1, name=command.name))
+        return work.add(Guest(id=own, card=own, name=command.name))
+
+    handler = Handler(Arrive, arrive, of=lambda command: [])
+    lane = LaneInMemory(Service("guests", models=(Guest, Companion), handlers=(handler,)))
+    guest = lane.apply(Arrive(name="planted")).result(Guest)
+    for table, column, value in (
+        ("guests", "", guest.id),
+        ("guests", "card", guest.card),
+        ("companions", "", (guest.id, 1)),
+    ):
+        named = msgspec.Raw(msgspec.json.encode(value))
+        begun = lane.apply(Forget(table=table, value=named, column=column, asked=new_command_id(), dry_run=True))
+        assert begun.result(ForgetBegun).is_row_there
+    for other in ("planted", [str(guest.id)], [1, 1], None):
+        named = msgspec.Raw(msgspec.json.encode(other))
+        assert lane.apply(Forget(table="guests", value=named, asked=new_command_id())).rejected_with("not_a_key")
+    order = Forget(table="guests", value=msgspec.Raw(msgspec.json.encode(guest.id)), asked=new_command_id())
+    assert lane.apply(order).applied
+    lane.deliver()
+    (entry,) = [each for each in lane.rows(LogEntry) if each.type == Arrive.type]
+    assert entry.result is None
