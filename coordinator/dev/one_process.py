@@ -24,7 +24,7 @@ from coordinator.dev.key import DevelopmentKey, development_key, making_another,
 from coordinator.dev.members import report, say
 from coordinator.dev.plan import PlanOfOne, check_ports, kept_names, plan_of_one
 from coordinator.dev.settings import load_settings
-from coordinator.dev.tenants_inside import TenantInside, name_of, services_for, shown_url, tenants_of
+from coordinator.dev.tenants_inside import TenantInside, TenantWrites, name_of, services_for, shown_url, tenants_of
 from coordinator.dev.workspace import Workspace
 from coordinator.http.app import Gateway, ServedGateway, create_joint_app
 from coordinator.http.database_part import CONNECTIONS
@@ -227,7 +227,7 @@ class _Run:
         app = create_joint_app(
             name,
             served,
-            transport=self._writes,
+            transport=TenantWrites(self._writes, [each.lane for each in services]) if self._tenants else self._writes,
             settings=settings,
             authenticator=open_authenticator(self._access, host, served[0].database, tenant=tenant),
             access_tables=tables_for(self._access),

@@ -1,12 +1,16 @@
 """The tenants of services in one process: their gateways behind its one port, each at his host."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NoReturn
+from types import TracebackType
+from typing import NoReturn, Self
 
 from aiohttp import web
 
+from coordinator.protocol.wire import CommandMessage
 from coordinator.service.lane_names import lane_of
+from coordinator.service.outcome import Outcome
 from coordinator.service.service import Service
+from coordinator.worker.inprocess import InProcessWrites
 
 
 class TenantInside:
@@ -21,6 +25,65 @@ class TenantInside:
 
     async def failed(self) -> NoReturn:
         await self._failed()
+
+
+class TenantWrites:
+    """Implements `CommandTransport` for one tenant's gateway. The lanes of all tenants run in this process: how others'
+    do, and what waits there, is not his to see.
+    """
+
+    def __init__(self, writes: InProcessWrites, lanes: Sequence[str]) -> None:
+        """`lanes` are his own, and those that tenants share. `writes` is started and closed by whoever made it."""
+        self._writes = writes
+        self._lanes = tuple(lanes)
+
+    @property
+    def connected(self) -> bool:
+        return not self.unready_reason
+
+    @property
+    def problem(self) -> str | None:
+        return self._writes.problem_of(self._lanes)
+
+    @property
+    def unready_reason(self) -> str:
+        return self._writes.unready_reason_of(self._lanes)
+
+    @property
+    def account(self) -> None:
+        return self._writes.account
+
+    def pending(self, command_id: str) -> bool:
+        return self._writes.pending_in(self._lanes, command_id)
+
+    def settled_place(self, command_id: str) -> None:
+        return self._writes.settled_place(command_id)
+
+    async def waiting(self, lane: str) -> int | None:
+        return await self._writes.waiting(lane) if lane in self._lanes else None
+
+    async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
+        return await self._writes.issue(lane, message, wait_s)
+
+    async def start(self) -> None:
+        """It is."""
+
+    async def wait_connected(self, timeout_s: float) -> None:
+        await self._writes.wait_connected(timeout_s)
+
+    async def failed(self) -> NoReturn:
+        await self._writes.failed()
+
+    async def close(self) -> None:
+        """The other tenants go on."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
 
 
 def tenants_of(services: Sequence[Service]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ An accepted command is on disk: it has its outcome, or is in its lane's journal 
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -116,9 +116,13 @@ class InProcessWrites:
 
     @property
     def problem(self) -> str | None:
+        return self.problem_of(self._lanes)
+
+    def problem_of(self, lanes: Iterable[str]) -> str | None:
+        """`problem`, as far as these lanes go."""
         if self._loop is None:
             return "it is not started"
-        return next((problem for lane in self._lanes.values() if (problem := lane.problem) is not None), None)
+        return next((problem for name in lanes if (problem := self._lanes[name].problem) is not None), None)
 
     @property
     def account(self) -> None:
@@ -126,9 +130,13 @@ class InProcessWrites:
 
     @property
     def unready_reason(self) -> str:
+        return self.unready_reason_of(self._lanes)
+
+    def unready_reason_of(self, lanes: Iterable[str]) -> str:
+        """`unready_reason`, as far as these lanes go."""
         if self._loop is None:
             return "it is not started"
-        return next((reason for lane in self._lanes.values() if (reason := lane.unready_reason) is not None), "")
+        return next((reason for name in lanes if (reason := self._lanes[name].unready_reason) is not None), "")
 
     @property
     def bridge_problem(self) -> str | None:
@@ -136,7 +144,11 @@ class InProcessWrites:
         return next((why for bridge in self._bridges.values() if (why := bridge.unready_reason) is not None), None)
 
     def pending(self, command_id: str) -> bool:
-        return any(lane.pending(command_id) for lane in self._lanes.values())
+        return self.pending_in(self._lanes, command_id)
+
+    def pending_in(self, lanes: Iterable[str], command_id: str) -> bool:
+        """`pending`, as far as these lanes go."""
+        return any(self._lanes[name].pending(command_id) for name in lanes)
 
     def settled_place(self, command_id: str) -> None:
         """These lanes' databases are read where they are written: none lags behind an outcome."""

@@ -5,13 +5,14 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -136,6 +137,15 @@ def _run(target: str, folder: Path) -> Iterator[Run]:
 def fetched(url: str) -> Any:
     with urllib.request.urlopen(url, timeout=30) as answer:
         return json.load(answer)
+
+
+def status_at(host: str, url: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"Host": host}), timeout=30) as answer:
+            status: int = answer.status
+            return status
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def test_the_line_that_it_prints_works_and_the_next_run_finds_what_was_written(seats: Run) -> None:
@@ -335,6 +345,20 @@ def test_tenants_share_the_port_each_at_his_host(tmp_path: Path) -> None:
         assert fetched(f"{run.url}/readyz")["checks"] == {"tenants": "ok"}
         with pytest.raises(urllib.error.HTTPError, match="421"):
             fetched(f"{run.url}/docs")
+
+        # What keeps one of them keeps no other, who does not see either what waits there.
+        acme, bolt = (f"{tenant}.localhost:{run.port}" for tenant in ("acme", "bolt"))
+        with closing(sqlite3.connect(run.data.parent / "halls-acme.sqlite", isolation_level=None)) as locked:
+            locked.execute("BEGIN IMMEDIATE")
+            headers = {"Host": acme, "Content-Type": "application/json", "Prefer": "respond-async"}
+            asked = urllib.request.Request(f"{run.url}/halls/commands/let_in", b'{"name": "ada"}', headers)
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                command = f"{run.url}/commands/{answer.headers['Command-Id']}"
+            wait_until(lambda: status_at(acme, f"{run.url}/readyz") == 503, "his lane is suspended")
+            assert status_at(bolt, f"{run.url}/readyz") == 200
+            assert status_at(acme, command) == 202
+            assert status_at(bolt, command) == 404
+        wait_until(lambda: status_at(acme, command) == 200, "his lane goes on")
     finally:
         if run.process is not None:
             run.process.kill()
