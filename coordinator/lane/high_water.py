@@ -37,6 +37,14 @@ class Mark(Struct, frozen=True):
     is_partial: bool = False
 
 
+def both(mark: Mark, other: Mark) -> Mark:
+    """What two marks of a lane say together."""
+    known = HighWater("")
+    known.learn(mark)
+    known.learn(other)
+    return known.mark()
+
+
 class CommitsLost(Blocked):
     """Raised where the database is behind the mark, and no operator has accepted it."""
 

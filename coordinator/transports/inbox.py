@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 
 from coordinator.lane.delivery import Delivery
-from coordinator.lane.high_water import Mark
+from coordinator.lane.high_water import Mark, both
 
 DECODED_COMMANDS_MAX = 2000
 """How many commands wait decoded: enough for the next batches. A command takes several times its bytes in memory."""
@@ -63,12 +63,15 @@ class Inbox:
                 self._wake()
 
     def learn(self, mark: Mark) -> None:
-        """Take in the mark that the transport has kept. To be called ahead of the channel's deliveries."""
+        """Take in the mark that the transport has kept. To be called ahead of the channel's deliveries.
+
+        Of a lane in one process its file has one, and the broker by which others reach it another.
+        """
         with self._lock:
-            self._mark = mark
+            self._mark = mark if self._mark is None else both(self._mark, mark)
 
     def take_mark(self) -> Mark | None:
-        """The mark that `learn` was given since the last call. To be called after `take`."""
+        """What `learn` was told since the last call. To be called after `take`."""
         with self._lock:
             mark, self._mark = self._mark, None
             return mark

@@ -137,6 +137,9 @@ class LaneBridge:
                 channel, deliveries = self._inbox.take(
                     self._settings.batch_commands_max, self._settings.batch_bytes_max
                 )
+                if (mark := self._inbox.take_mark()) is not None:
+                    # Whoever had the queue before may have come further, in another database.
+                    self._lane.inbox.learn(mark)
                 for delivery in deliveries:
                     self._put(channel, delivery)
         except Exception as error:  # noqa: BLE001  # the process ends by it

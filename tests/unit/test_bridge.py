@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.client.writes import DEFAULT_OPTIONS, execute
 from coordinator.lane.delivery import Delivery, Settlement
+from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.commands import Command
@@ -155,6 +156,15 @@ async def test_what_comes_in_is_applied_and_acknowledged(elsewhere: Elsewhere, w
     (told,) = [reply for _, settlement in elsewhere.settled for reply in settlement.replies]
     assert told.correlation_id == "7"
     assert await count(writes) == 3
+
+
+async def test_a_lane_that_has_come_further_elsewhere_is_not_gone_on_with_here(
+    elsewhere: Elsewhere, writes: InProcessWrites
+) -> None:
+    elsewhere.inbox.learn(Mark(sequence=5, epoch=1))
+    elsewhere.deliver(new_command_id(), "replies.ada")
+    await until(lambda: writes.at_hand("orders").cause == "commits_lost")
+    assert (elsewhere.acknowledged, elsewhere.replies) == (set(), [])
 
 
 async def test_nothing_is_acknowledged_before_it_is_committed(elsewhere: Elsewhere, writes: InProcessWrites) -> None:

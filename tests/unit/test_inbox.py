@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from coordinator.lane.delivery import Delivery
+from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.transports.inbox import DECODED_COMMANDS_MAX, Inbox
 
@@ -87,3 +88,11 @@ def test_an_inbox_before_another_one_waits_for_the_lane_behind_both() -> None:
     assert told == []
     lane.take(500, 1000, timeout_s=0)
     assert told == ["empty"]
+
+
+def test_marks_that_come_from_two_sides_are_taken_together() -> None:
+    inbox = Inbox()
+    inbox.learn(Mark(sequence=7, epoch=1, series={"orders": 3}))
+    inbox.learn(Mark(sequence=5, epoch=2, series={"orders": 2, "items": 1}))
+    assert inbox.take_mark() == Mark(sequence=7, epoch=2, series={"orders": 3, "items": 1})
+    assert inbox.take_mark() is None
