@@ -192,7 +192,7 @@ class LaneLoop:
             decision = self._lane.apply(deliveries, channel)
             self._observer.decided(self._proof.now_s() - began_at_s)
             self._proof.note(began_at_s)
-            self._observer.has_lease(self._lane.lease, self._lane.takeovers)
+            self._show_lease(channel)
             if isinstance(decision, Settlement):
                 if (yield from self._announced(channel, decision)):
                     self._settle_void(channel, decision)
@@ -316,13 +316,18 @@ class LaneLoop:
             self._kept, self._kept_series = self._lane.sequence, self._lane.series_learnt
             self._kept_at_s = self._proof.now_s()
 
+    def _show_lease(self, channel: int) -> None:
+        """One that has lost its channel may stand by on the next: another consumer may have what waits."""
+        lease = self._lane.lease if self._lane.has_lane(channel) else None
+        self._observer.has_lease(lease, self._lane.takeovers)
+
     def _look_now_and_then(self, channel: int) -> Waits:
         """An idle lane, or a standby, says what the next batch would meet; a delivery does not wait for that."""
         if self._proof.now_s() < self._looked_at_s + WATCH_EVERY_S:
             return
         verdict = self._lane.look(channel)
         self._looked_at_s = self._proof.now_s()
-        self._observer.has_lease(self._lane.lease, self._lane.takeovers)
+        self._show_lease(channel)
         if isinstance(verdict, Deposed):
             yield from self._deposed(channel)
         elif verdict is not None:

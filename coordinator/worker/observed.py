@@ -48,7 +48,7 @@ GAPS = Gauge(
     "coordinator_lane_publisher_gaps", "Missing predecessors of publisher sessions that were given up.", ["lane"]
 )
 SEQUENCE = Gauge("coordinator_lane_sequence", "The last sequence settled by this process.", ["lane"])
-EPOCH = Gauge("coordinator_lane_epoch", "The epoch of this process; 0 while it stands by.", ["lane"])
+EPOCH = Gauge("coordinator_lane_epoch", "The epoch of this process; 0 while it stands by, or may.", ["lane"])
 
 LOGGED_MAX = 10
 OTHER: Final = "other"

@@ -19,7 +19,7 @@ from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.transports.inbox import Inbox
 from coordinator.worker.lane_thread import LaneThread
-from coordinator.worker.observed import PROJECTION_ERRORS
+from coordinator.worker.observed import EPOCH, PROJECTION_ERRORS
 from tests.support.lane_contract import command_id, delivery
 from tests.support.ledger import LEDGER, OpenAccount
 from tests.support.store_contract import NOW
@@ -258,6 +258,17 @@ def test_who_needs_the_mark_of_a_transport_that_has_no_other_channel_goes_on_at_
         until(lambda: len(running.settler.settlements) == 1)
         assert running.settler.begun_again.is_set()
         assert [outcome.sequence for outcome in running.settler.settlements[0].outcomes] == [6]
+
+
+def test_after_a_lost_channel_it_shows_no_epoch_until_something_is_delivered() -> None:
+    """Another consumer may have what waits, and have not taken the lane over: its database is away, or is another."""
+    with projected() as running:
+        running.deliver(delivery(1, OpenAccount(owner="Ada")))
+        until(lambda: EPOCH.labels("ledger")._value.get() == 1)
+        running.channel_number = running.inbox.begin_channel()
+        until(lambda: EPOCH.labels("ledger")._value.get() == 0)
+        running.deliver(delivery(2, OpenAccount(owner="Bob")))
+        until(lambda: EPOCH.labels("ledger")._value.get() == 2)
 
 
 def test_ids_that_the_kept_mark_lacks_are_kept_though_nothing_is_committed() -> None:
