@@ -54,6 +54,10 @@ def first_letter(admin: LaneAdmin, command_id: str) -> DeadLetter | None:
 def letter_todo(lane: str, letter: DeadLetter | LetterSummary, told: str | None) -> str:
     """What helps a command that is a dead letter. `told` is as in `told_of`."""
     replay = f"coordinator dead replay --lane {lane} --letter {letter.id}"
+    if told is None and letter.code == "malformed_json":
+        # Its replay would fail again, whatever is mended.
+        discard = f"coordinator dead discard --lane {lane} --letter {letter.id}"
+        return f"nobody can read what was sent: replay it with arguments of yours: {replay} --args JSON; or: {discard}"
     if told is None:
         return f"mend the cause{_mends(letter)}, then: {replay}"
     look = "" if letter.command_id is None else f" (coordinator find {letter.command_id})"

@@ -31,7 +31,10 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
 from coordinator.stores.moves import LaneMove
 
-MAKES_ROLES: Final = "if nobody has made this role yet, `coordinator migrate` does, with the password of its address"
+MAKES_ROLES: Final = (
+    "if nobody has made this role yet, `coordinator migrate` does, with the password of its address; if its password "
+    "was changed, set the new one in the address, and start the process again"
+)
 """Said of a login that an SQL server refuses, which does not tell whether there is such a role."""
 LOOKS: Final = 3
 """How many looks at a database see all of its tables: a lane looks once a second."""

@@ -361,3 +361,11 @@ def test_a_key_of_a_client_whom_nobody_asked_is_found_though_the_lane_has_a_secr
     (command,) = finder.find("order-17", ["users"], frozenset({"users"})).commands
     assert command.command_id == command_id
     assert finder.find("order-17", ["users"], frozenset({"users"}), subject="ada").is_empty
+
+
+def test_a_letter_that_nobody_can_read_is_replayed_as_it_is_advised(world: World) -> None:
+    command_id = new_command_id()
+    world.deliver(CommandMessage(command_id=command_id, type=CreditUser.type, arguments=b"{not json"))
+    shown = world.run("command", command_id, "--lane", "users").stdout
+    assert "replay it with arguments of yours: coordinator dead replay --lane users --letter 1 --args JSON" in shown
+    world.json("dead", "replay", "--lane", "users", "--letter", 1, "--args", '{"id": 1, "amount": 5}')
