@@ -175,10 +175,12 @@ async def test_a_redis_without_memory_is_emptied_by_its_consumers(
     async with asyncio.timeout(WITHIN_S):
         for number in range(1, 6):
             await transporting.publish(command(number))
+        publisher = await transporting.publisher()
         administrator.config_set("maxmemory", "1mb")
         try:
             with pytest.raises(Overloaded, match="no memory"):
                 await transporting.publish(command(6))
+            assert (publisher.is_healthy, publisher.problem) == (False, "the broker has no memory left")
             consumer = await transporting.consumer()
             taken = await consumer.take(5)
             assert numbers(taken) == [1, 2, 3, 4, 5]
@@ -190,3 +192,5 @@ async def test_a_redis_without_memory_is_emptied_by_its_consumers(
             await consumer.leave()
         finally:
             administrator.config_set("maxmemory", 0)
+        # It sees by itself that there is room again.
+        await until(lambda: publisher.is_healthy, "it is ready")

@@ -99,7 +99,7 @@ class RedisLane(ConsumerThread):
     def unready_reason(self) -> str | None:
         if not self.is_consuming:
             return self._reconnecting.reason
-        if not self._publisher.is_ready:
+        if not self._publisher.is_healthy:
             return self._publisher.unready_reason
         return self._outcomes.unready_reason
 

@@ -83,7 +83,7 @@ class RedisEffects:
     def unready_reason(self) -> str | None:
         if not self._reconnecting.connected.is_set():
             return self._reconnecting.reason
-        if not self._publisher.is_ready:
+        if not self._publisher.is_healthy:
             return self._publisher.unready_reason
         return None if (late := self.late) is None else str(late)
 
