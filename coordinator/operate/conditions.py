@@ -61,7 +61,9 @@ def state_of(
         return "moved", f"it {in_words(status.move)}"
     if status.is_paused:
         # Resumed, it would go on no further.
-        behind = _nobody(status, own) or (_first(status.errors) if is_local and status.ready is None else None)
+        behind = _nobody(status, own) or _all_silent(own)
+        if is_local and status.ready is None:
+            behind = behind or _first(status.errors)
         return "paused", status.paused if behind is None else f"{status.paused}; {behind}"
     if reasons or status.suspended is not None:
         return "suspended", status.suspended or reasons[0]
@@ -139,6 +141,11 @@ def _silent(own: Sequence[SeenProcess]) -> str | None:
     if known:
         return f"its coordinator at {', '.join(known)} does not answer"
     return f"none of the coordinators that answer has it, and {_unanswering([each.url for each in silent])}"
+
+
+def _all_silent(own: Sequence[SeenProcess]) -> str | None:
+    """Which coordinators do not answer, where none does; None: one does, which says that the lane is paused."""
+    return _silent(own) if all(each.state == "away" for each in own) else None
 
 
 def _unanswering(urls: Sequence[str]) -> str:

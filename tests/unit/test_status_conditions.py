@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from coordinator.cli import cli
 from coordinator.lane.delivery import SuspensionCause
-from coordinator.operate.conditions import NOBODY, UNASKED, UNSAMPLED, UNSEEN_ACTIVE, LaneCondition
+from coordinator.operate.conditions import NOBODY, UNASKED, UNSAMPLED, UNSEEN_ACTIVE, LaneCondition, state_of
 from coordinator.operate.effects_conditions import NAME_THEM, NO_WORKER, STUCK_S, effects_condition
 from coordinator.operate.following import outside_stop, queued_stop, unsettled_words
 from coordinator.operate.kept_lanes import ASK_OTHERS, waiting_words
@@ -364,3 +364,13 @@ def test_what_nobody_was_asked_is_not_said_of_where_a_command_may_be(monkeypatch
     assert f"how lanes users, items do is not known: {UNASKED}" in words
     assert "no lane is paused" not in words
     assert "does its gateway reach the broker?" in words
+
+
+def test_a_paused_lane_says_that_its_coordinator_does_not_answer() -> None:
+    """RabbitMQ counts a consumer that hangs until its heartbeats are missed."""
+    paused = LaneStatus(lane="users", sequence=7, ready=1, consumers=1, rate=0.0, is_paused=True, paused="a release")
+    away = SeenProcess(url="http://c:1", lane="users", state="away", reason="it does not answer")
+    answers = SeenProcess(url="http://c:2", lane="users", state="unready", reason="paused by an operator: a release")
+    both = "a release; its coordinator at http://c:1 does not answer"
+    assert state_of(paused, 1, [away], 0.0, is_local=False) == ("paused", both)
+    assert state_of(paused, 1, [away, answers], 0.0, is_local=False) == ("paused", "a release")
