@@ -44,7 +44,7 @@ CHANGED_PAST_THE_LANE: Final[tuple[type[Row], ...]] = (
     FingerprintKey,
 )
 """Rows that operators and migrations change, which note nothing. They are few."""
-UNREAD_MAX: Final = 20
+_UNREAD_MAX: Final = 20
 """How many rows that cannot be read one run names."""
 ACTS_AT_THE_END: Final = 1000
 """How many of the last operators' acts are copied again once nothing commits any more."""
@@ -226,7 +226,7 @@ class MoveCopy:
     def _pass_over(self, model: type[Row], key: Key, fault: RowFault) -> None:
         """One run finds many of them. Raises MoveRefused where they are too many to name."""
         self.unread.setdefault(model, {})[key] = fault
-        if sum(map(len, self.unread.values())) >= UNREAD_MAX:
+        if sum(map(len, self.unread.values())) >= _UNREAD_MAX:
             self.check_read(is_all=False)
 
     def _is_cleared(self, model: type[Row]) -> bool:

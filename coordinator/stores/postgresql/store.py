@@ -49,15 +49,13 @@ from coordinator.stores.postgresql.migration_lock import IS_MIGRATING
 from coordinator.stores.postgresql.missing_rights import LACKING, check_shown, in_words
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
 from coordinator.stores.postgresql.pooler import pooler_between
-from coordinator.stores.postgresql.session import SET_UP, defect_of_encoding
+from coordinator.stores.postgresql.session import OF_LANE, SET_UP, defect_of_encoding
 from coordinator.stores.postgresql.statements import PostgresqlStatements, parameter
 from coordinator.stores.row_makers import numbers_of, rows_of, unreadable_of
 from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, SqlStore, SqlTransaction, writes
 
 CONNECT_TIMEOUT_S = 5
-IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
-LOCK_TIMEOUT_MS = 5_000
 LEASE_TIMEOUT_MS = 2_000
 _TCP: Final[dict[str, Any]] = {
     "keepalives_idle": 5,
@@ -67,18 +65,6 @@ _TCP: Final[dict[str, Any]] = {
 }
 """So that a connection whose network is gone ends after some ten seconds."""
 
-_SESSION: Final[dict[str, str | int]] = {
-    # A consumer that was stopped in the middle of a batch must not hold the lease row's lock for ever.
-    "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_MS,
-    "lock_timeout": LOCK_TIMEOUT_MS,
-    "default_transaction_isolation": "read committed",
-    # Every statement goes by a key. The plan of a prepared one is kept, and one that was made while a table was empty
-    # would read all of it until the next ANALYZE: 200 ms, not 5, for 1,000 ids in a log of 10,000.
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "jit": "off",
-}
 _WAITS_FOR_STANDBY: Final = "current_setting('synchronous_standby_names') <> ''"
 # Divides by zero unless it finds the row. On the right of an assignment stands the sequence of before.
 _FENCE: Final = """
@@ -121,7 +107,7 @@ class PostgresStore(SqlStore[_Connection]):
         ).encode()
         self._application = f"lane {self.lane}"
         self._arguments = {
-            **with_session(connection_of(address), _SESSION),
+            **with_session(connection_of(address), OF_LANE),
             "application_name": self._application,
         }
         self._of_look = {
