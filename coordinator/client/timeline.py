@@ -25,13 +25,16 @@ MomentName: TypeAlias = Literal[
     "received", "emitted", "published", "delivered", "applied", "committing", "committed", "answered"
 ]
 Clock: TypeAlias = Literal["gateway", "lane"]
-Standing: TypeAlias = Status | Literal["queued", "parked", "timed", "outbox", "outside", "carried_out", "unknown"]
+Standing: TypeAlias = (
+    Status | Literal["queued", "cancelled", "parked", "timed", "outbox", "outside", "carried_out", "unknown"]
+)
 """Where a command stands.
 
 | standing | the command |
 | --- | --- |
 | applied, rejected, failed, expired | is settled: this is its outcome |
 | queued | is with the broker, or the lane has it and has not settled it |
+| cancelled | is not settled; an operator has cancelled it, and the lane does not apply it when its turn comes |
 | parked | waits for its key behind one that failed, in the lane's database |
 | timed | waits for its time, in the database of the lane that emitted it |
 | outbox | is emitted, and not with the broker yet |

@@ -185,6 +185,8 @@ def held_up(stop: Stop, conditions: Conditions) -> Stop:
         return stop
     if stop.kind in ("parked", "dead_letter"):
         return _also_kept(stop, sender)
+    if stop.kind == "cancelled" and sender.state in (*KEPT, "unknown"):
+        return _kept(stop, sender)
     is_due = stop.kind == "outbox" or (stop.due_at is not None and stop.due_at <= now())
     return _on_its_way(stop, sender, conditions) if is_due else stop
 

@@ -20,17 +20,19 @@ _LETTERS_MAX: Final = 20
 _UNPROVED: Final = "the database's synchronous standby may not have it: a failover would lose it then"
 _PROVING: Final = "bring the standby back; the lane's next commit, or its first idle moment, makes sure of it"
 
-PlaceKind: TypeAlias = Literal["settled", "dead_letter", "parked", "outbox", "timer", "queue", "outside", "away"]
+PlaceKind: TypeAlias = Literal[
+    "settled", "cancelled", "dead_letter", "parked", "outbox", "timer", "queue", "outside", "away"
+]
 
 
 class Stop(Struct, frozen=True, kw_only=True):
     """A place on the way of a command.
 
-    `kind`: settled, dead_letter, parked, outbox, timer, queue, outside (at an effect worker), or away: its database
-    does not answer. `why` says what keeps the command there, and `todo` what helps; without `why` nothing does. `said`
-    are the words of its outcome, which quote what it holds: `text` has none of them. Nor has it, nor `why`, the
-    `ordering_key` for which a parked one waits: that is made of its arguments, and `todo` names it. `letter` is its
-    number in `lane`.
+    `kind`: settled, cancelled (and not settled), dead_letter, parked, outbox, timer, queue, outside (at an effect
+    worker), or away: its database does not answer. `why` says what keeps the command there, and `todo` what helps;
+    without `why` nothing does. `said` are the words of its outcome, which quote what it holds: `text` has none of them.
+    Nor has it, nor `why`, the `ordering_key` for which a parked one waits: that is made of its arguments, and `todo`
+    names it. `letter` is its number in `lane`.
     `before` are those that wait before it. `target` is where it goes from an outbox, or when its time has come at
     `due_at`.
     """
@@ -119,7 +121,7 @@ def stops_of(known: Known) -> list[Stop]:
         return stops if known.replay is None else [*stops, *_replayed(known.replay)]
     if known.parked is not None:
         return [_parked(known, known.parked)]
-    return stops_on_its_way(lane, known.way)
+    return stops_on_its_way(lane, known.way, known.command_id)
 
 
 def _replayed(known: Known) -> Iterator[Stop]:
@@ -163,8 +165,11 @@ def _parked(known: Known, key: ParkedKey) -> Stop:
     )
 
 
-def stops_on_its_way(lane: str, way: OnItsWay) -> list[Stop]:
-    """The place of what this lane has emitted, and the broker does not have yet; empty: it is with the broker."""
+def stops_on_its_way(lane: str, way: OnItsWay, command_id: str | None = None) -> list[Stop]:
+    """The place of what this lane has emitted, and the broker does not have yet; empty: it is with the broker.
+
+    Of one that was cancelled the lane knows, too, wherever it is: `command_id`.
+    """
     emitted, timer = way.emitted, way.timer
     if emitted is not None:
         behind = f", behind {counted(way.before, 'other')}" if way.before else ""
@@ -194,6 +199,10 @@ def stops_on_its_way(lane: str, way: OnItsWay) -> list[Stop]:
                 due_at=timer.due_at,
             )
         ]
+    if way.cancelled_at is not None:
+        at = time_for_people(way.cancelled_at)
+        text = f"cancelled {at}: lane {lane} does not apply it when its turn comes"
+        return [Stop(kind="cancelled", lane=lane, text=text, command_id=command_id, at=way.cancelled_at)]
     return []
 
 

@@ -96,7 +96,7 @@ def _lost(stops: Sequence[Stop], step: SagaStep, conditions: Mapping[str, LaneCo
         return f"nobody goes on with it: the answer to it {failed if stop.status == 'failed' else f'was {stop.status}'}"
     if condition is None or condition.waiting != 0 or (now() - since) < UNDER_WAY:
         return None
-    if stop.kind == "queue" and condition.state == "idle":
+    if stop.kind in ("queue", "cancelled") and condition.state == "idle":
         return f"nobody has it: lane {stop.lane} is idle, and nothing waits in its queue. It was withdrawn, or lost"
     effects = condition.effects
     # Of a call of which nobody knows when it was asked for nobody knows, either, whether it is one.

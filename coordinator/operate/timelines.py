@@ -32,6 +32,7 @@ _STANDINGS: Final[dict[PlaceKind, Standing]] = {
     "parked": "parked",
     "outbox": "outbox",
     "timer": "timed",
+    "cancelled": "cancelled",
     "outside": "outside",
     "away": "unknown",
 }

@@ -77,7 +77,7 @@ def timeline_without_content(timeline: Timeline) -> Timeline:
     return timeline
 
 
-_LANES_REASONS: Final = frozenset({"queue", "timer", "outbox", "parked", "away"})
+_LANES_REASONS: Final = frozenset({"queue", "cancelled", "timer", "outbox", "parked", "away"})
 """The kinds of places where a command stands for a reason of its lane, and not for what it holds."""
 
 

@@ -152,11 +152,12 @@ class TimerSummary(Struct, frozen=True, kw_only=True):
 
 class OnItsWay(Struct, frozen=True, kw_only=True):
     """Where a lane keeps a command that it has emitted: in its outbox, where `before` others for the same target are
-    before it, or among its timers; None: not there."""
+    before it, or among its timers; None: not there. `cancelled_at`: since when it does not apply the command."""
 
     emitted: EmittedSummary | None = None
     before: int = 0
     timer: TimerSummary | None = None
+    cancelled_at: datetime | None = None
 
 
 class PassedEntry(Struct, frozen=True, kw_only=True):

@@ -439,6 +439,11 @@ class AdminContract:
         assert ways[late] == OnItsWay(), "it is for an answer that does not come, and no command's own"
         assert ways[unknown] == OnItsWay()
         assert admin.on_its_way([]) == {}
+        for cancelled in (unknown, timed):
+            admin.cancel(cancelled, "a mistake", NOW)
+        ways = admin.on_its_way([unknown, timed, second])
+        assert [way.cancelled_at for way in ways.values()] == [NOW, NOW, None]
+        assert ways[timed].timer == both.timer
 
     def test_how_commands_came_to_the_log_is_read_and_searched_by_place(
         self, open_store: OpenStore, admin: LaneAdmin

@@ -288,6 +288,9 @@ def test_changes_of_a_lane_that_never_ran(database: str) -> None:
     cancelled = run("cancel", ID, "--lane", "users", "--json", **environment)
     assert json.loads(cancelled.stdout)["reason"] == "no reason given"
     assert run("cancel", ID, "--lane", "users", **environment).exit_code == 0
+    told = run("command", ID, "--lane", "users", **environment)
+    assert (told.exit_code, "status      cancelled\n" in told.stdout) == (1, True)
+    assert "Z: lane users does not apply it when its turn comes\n" in told.stdout
     assert "lane users has not settled command" in run("command", str(uuid4()), "--lane", "users", **environment).stderr
 
 

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from pymongo.database import Database
 
 from coordinator.stores.admin import EmittedSummary, OnItsWay, TimerSummary, WaitingTimers
-from coordinator.stores.lane_tables import TIMERS_WAITING, OutboxEntry, Series, Timer
+from coordinator.stores.lane_tables import TIMERS_WAITING, Cancellation, OutboxEntry, Series, Timer
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.port import Backlog
 from coordinator.stores.times import utc
@@ -42,7 +42,7 @@ def timers_of(database: Database[Document], after: str, limit: int) -> list[Time
 
 
 def on_its_way(database: Database[Document], command_ids: Sequence[str]) -> dict[str, OnItsWay]:
-    """Where each of these emitted commands is."""
+    """Where each of these commands is."""
     found = dict.fromkeys(command_ids, OnItsWay())
     outbox, meant = database[OutboxEntry.table], {"$in": list(command_ids)}
     counted: dict[str, tuple[int, int]] = {}
@@ -59,6 +59,8 @@ def on_its_way(database: Database[Document], command_ids: Sequence[str]) -> dict
         timer = _timer(document)
         if timer.command_id == timer.about:
             found[timer.command_id] = replace(found[timer.command_id], timer=timer)
+    for document in database[Cancellation.table].find({"_id": meant}):
+        found[document["_id"]] = replace(found[document["_id"]], cancelled_at=utc(document["requested_at"]))
     return found
 
 

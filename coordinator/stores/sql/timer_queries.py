@@ -6,11 +6,12 @@ from msgspec.structs import replace
 from sqlalchemy import Connection, func, select
 
 from coordinator.stores.admin import EmittedSummary, OnItsWay, TimerSummary, WaitingTimers
-from coordinator.stores.lane_tables import TIMERS_WAITING, OutboxEntry, Series, Timer, metadata
+from coordinator.stores.lane_tables import TIMERS_WAITING, Cancellation, OutboxEntry, Series, Timer, metadata
 from coordinator.stores.times import utc
 
 _TIMERS = metadata.tables[Timer.table]
 _OUTBOX = metadata.tables[OutboxEntry.table]
+_CANCELLATIONS = metadata.tables[Cancellation.table]
 _COUNTERS = metadata.tables[Series.table]
 
 _SHOWN = select(
@@ -21,6 +22,7 @@ _SHOWN_EMITTED = select(
     _OUTBOX.c.lane.label("target"),
     *(_OUTBOX.c[name] for name in EmittedSummary.__struct_fields__ if name != "target"),
 )
+_CANCELLED = select(_CANCELLATIONS.c.command_id, _CANCELLATIONS.c.requested_at)
 
 
 def waiting_timers(connection: Connection) -> WaitingTimers:
@@ -37,7 +39,7 @@ def timers_of(connection: Connection, after: str, limit: int) -> list[TimerSumma
 
 
 def on_its_way(connection: Connection, command_ids: Sequence[str]) -> dict[str, OnItsWay]:
-    """Where each of these emitted commands is."""
+    """Where each of these commands is."""
     found = dict.fromkeys(command_ids, OnItsWay())
     counted: dict[str, tuple[int, int]] = {}
     emitted = _SHOWN_EMITTED.where(_OUTBOX.c.command_id.in_(command_ids)).order_by(_OUTBOX.c.id)
@@ -55,4 +57,6 @@ def on_its_way(connection: Connection, command_ids: Sequence[str]) -> dict[str, 
     for row in connection.execute(own.order_by(_TIMERS.c.id.desc())).mappings():
         timer = TimerSummary(**{name: utc(value) for name, value in row.items()})
         found[timer.command_id] = replace(found[timer.command_id], timer=timer)
+    for command_id, at in connection.execute(_CANCELLED.where(_CANCELLATIONS.c.command_id.in_(command_ids))):
+        found[command_id] = replace(found[command_id], cancelled_at=utc(at))
     return found
