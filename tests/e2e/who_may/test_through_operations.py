@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from http.cookiejar import CookieJar
 from typing import Any, Final
 from urllib.error import HTTPError
@@ -62,6 +63,10 @@ class Browser:
         return self.ask("POST", f"/api/lanes/{LANE}/{act}", {"reason": "to try it", **body}, headers)
 
 
+def _is_signed_in(url: str, credential: str | None) -> bool:
+    return Browser(url, credential).signed_in[0] == 204
+
+
 class Stage:
     """A lane with a settled command, and dead letters as they are wanted; and who looks at it."""
 
@@ -81,9 +86,9 @@ class Stage:
             "viewer's token": ISSUER_KEY.token(sub="vic", scope="viewer"),
             "operator's token": ISSUER_KEY.token(sub="otto", scope="operator cashier"),
         }
-        wait_until(
-            lambda: Browser(url, credentials["operator of items"]).ask("GET", "/api/session")[0] == 200, "keys count"
-        )
+        for last in ("operator", "operator of items"):
+            # The keys of each lane are read by themselves.
+            wait_until(partial(_is_signed_in, url, credentials[last]), f"the key of {last} counts")
         self.browsers = {role: Browser(url, credential) for role, credential in credentials.items()}
         wait_until(
             lambda: self._counts(credentials["Ada"], system.urls[LANE]), "Ada's key counts at the lane's gateway"
