@@ -34,6 +34,7 @@ from coordinator.stores.one_lane import WrongDatabase, check_lane
 from coordinator.stores.open import open_admin as open_admin_at
 from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import LOOKS, BatchFault, Changes, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
+from coordinator.stores.postgresql import session
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.worker.retention import RETRY_S, Retention
 from tests.support.admin_contract import AdminContract, OpenAdmin, letter
@@ -232,9 +233,7 @@ class _SqlContract(_ServerContract):
         monkeypatch.setattr(
             "coordinator.stores.mysql.lane_connection._SESSION", ("SET SESSION innodb_lock_wait_timeout = 1",)
         )
-        monkeypatch.setitem(
-            __import__("coordinator.stores.postgresql.store", fromlist=["_SESSION"])._SESSION, "lock_timeout", 200
-        )
+        monkeypatch.setitem(session.OF_LANE, "lock_timeout", 200)
         store = open_store()
         lease = commit(store, store.take_over("holder", NOW), changes(inserts=[account(1)]))
         engine = sql_engine(url)
