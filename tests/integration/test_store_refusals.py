@@ -357,6 +357,48 @@ class TestPostgresRefusals(_Refusals):
             limited_store.check(LEDGER.models)
             assert not seen(lane)
 
+    @pytest.mark.parametrize(
+        "passes_by",
+        [
+            "ALTER ROLE {name} BYPASSRLS",
+            "ALTER TABLE audit OWNER TO {name}",
+        ],
+    )
+    def test_a_policy_that_a_trigger_meets_for_its_own_role_is_no_reason_to_refuse(
+        self, limited_store: Store, url: str, passes_by: str
+    ) -> None:
+        """Of the lane's role it hides nothing, and it lets the trigger do what it does."""
+        name, keeper = self.limited, f"keeper_of_{self.limited}"
+        made = [
+            f"CREATE ROLE {keeper}",
+            "CREATE TABLE audit (owner text)",
+            f"GRANT INSERT ON audit TO {keeper}",
+            "CREATE POLICY shown ON audit USING (true)",
+            "ALTER TABLE audit ENABLE ROW LEVEL SECURITY",
+            (
+                "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN "
+                "INSERT INTO audit VALUES (NEW.owner); RETURN NEW; END $$"
+            ),
+            f"ALTER FUNCTION note OWNER TO {keeper}",
+            (
+                "CREATE TRIGGER note BEFORE INSERT ON accounts FOR EACH ROW WHEN (NEW.owner = 'noted') "
+                "EXECUTE FUNCTION note()"
+            ),
+            passes_by.format(name=name),
+        ]
+        undo = [
+            "DROP TRIGGER note ON accounts",
+            "DROP FUNCTION note",
+            "DROP TABLE audit",
+            f"DROP ROLE {keeper}",
+            f"ALTER ROLE {name} NOBYPASSRLS",
+        ]
+        with altered(url, made, undo):
+            lane = LaneUnderTest(limited_store)
+            assert codes(applied(lane, opened("a", "noted", "b")).outcomes) == [APPLIED] * 3
+            limited_store.check(LEDGER.models)
+            assert not seen(lane)
+
     def test_a_schema_that_may_not_be_used_is_no_missing_migration(self, limited_store: Store, url: str) -> None:
         lane = LaneUnderTest(limited_store)
         words = f"role {self.limited} lacks USAGE on schema public:"

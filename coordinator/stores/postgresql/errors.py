@@ -89,6 +89,11 @@ def is_of_right(error: BaseException) -> bool:
     return isinstance(error, psycopg.Error) and error.sqlstate == _NO_RIGHT
 
 
+def is_of_policy(error: BaseException) -> bool:
+    """Whether a statement has met a policy where `row_security` is off."""
+    return isinstance(error, psycopg.Error) and error.diag.source_function == _HIDDEN
+
+
 def is_lock_timeout(error: BaseException) -> bool:
     """Whether a statement has waited too long for another session's lock."""
     return isinstance(error, psycopg.Error) and error.sqlstate == _LOCK_NOT_AVAILABLE
@@ -144,9 +149,6 @@ def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one retu
     if state[:2] in _NOT_ADMITTED:
         return NotAdmitted(f"PostgreSQL: {text}")
     if state[:2] in _OUTAGE_CLASSES or state in _CORRUPT:
-        return StoreUnavailable(f"PostgreSQL: {text}")
-    if state == _NO_RIGHT and error.diag.source_function == _HIDDEN:
-        # The next session finds out whether the policies hide anything.
         return StoreUnavailable(f"PostgreSQL: {text}")
     if state == _NO_RIGHT:
         return NotAdmitted(

@@ -50,9 +50,12 @@ OF_LANE: Final[dict[str, str | int]] = {
 
 # Rows that a policy hides look as if they were not there. `off` makes each statement an error that would meet a policy,
 # also one of later. Where policies are for this role already, `check_shown` asks whether they hide rows of the lane.
-_ROW_SECURITY: Final = """set_config('row_security', CASE WHEN EXISTS (
+# For a role that passes them all by none does, and a trigger's function, with a role of its own, may meet some.
+_ROW_SECURITY: Final = """set_config('row_security', CASE WHEN (
+    SELECT rolsuper OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = current_user
+) OR EXISTS (
     SELECT FROM pg_catalog.pg_class WHERE relrowsecurity AND row_security_active(oid)
-) THEN 'on' ELSE 'off' END, {is_local})"""
+) THEN 'on' ELSE 'off' END, false)"""
 
 
 def _set(parameters: dict[str, str], is_local: str = "false") -> str:
@@ -60,14 +63,17 @@ def _set(parameters: dict[str, str], is_local: str = "false") -> str:
 
 
 def _set_up(is_local: str) -> str:
-    first = f"{_ROW_SECURITY.format(is_local=is_local)}, {KEEP_COMMITS.format(is_local=is_local)}"
-    return f"SELECT {first}, {_set(WRITING, is_local)}"
+    return f"{KEEP_COMMITS.format(is_local=is_local)}, {_set(WRITING, is_local)}"
 
 
-SET_UP: Final = _set_up("false").encode()
-"""Sets a session up which writes, or migrates. Its first column is `row_security`."""
-SET_UP_TRANSACTION: Final = _set_up("true")
+SET_UP: Final = f"SELECT {_set_up('false')}".encode()
+"""Sets a session up which migrates, or does what an operator's command does."""
+SET_UP_TRANSACTION: Final = f"SELECT {_set_up('true')}"
 """Does the same for one transaction, whose session may be another client's next."""
+SET_UP_LANE: Final = f"SELECT {_ROW_SECURITY}, {_set_up('false')}".encode()
+"""Sets a lane's session up. Its first column is `row_security`."""
+MEET_POLICIES: Final = b"SET row_security = on"
+"""Lets a lane's session meet policies, such as one for the role of a trigger's function."""
 
 _SET_UP_READER: Final = f"""
     SELECT pg_backend_pid(), reset_val::integer, {_set(READING)}
