@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.stores.open import open_admin
 from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import LOOKS, BatchRefused, NotAdmitted, Store
+from coordinator.stores.postgresql.policies import SHOWN_FOR_S
 from tests.integration.test_stores import _OnServer, sql_ledgers  # noqa: F401  # a fixture
 from tests.support.databases import sql_engine
 from tests.support.lane_contract import LaneUnderTest, codes, delivery, merged
@@ -346,6 +348,23 @@ class TestPostgresRefusals(_Refusals):
                 limited_store.check(LEDGER.models)
             assert all(words in found.reason for found in seen(lane))
         assert codes(applied(lane, sent).outcomes) == [APPLIED]
+
+    def test_a_policy_of_later_stops_a_busy_lane_whose_role_meets_others_already(
+        self, limited_store: Store, url: str
+    ) -> None:
+        made = ["CREATE TABLE somebodys (id integer)", "ALTER TABLE somebodys ENABLE ROW LEVEL SECURITY"]
+        hiding = ["CREATE POLICY hides ON accounts USING (owner <> 'hidden')"]
+        hiding.append("ALTER TABLE accounts ENABLE ROW LEVEL SECURITY")
+        undo = ["ALTER TABLE accounts DISABLE ROW LEVEL SECURITY", "DROP POLICY hides ON accounts"]
+        with altered(url, made, ["DROP TABLE somebodys"]):
+            lane = LaneUnderTest(limited_store)
+            assert codes(applied(lane, opened("hidden")).outcomes) == [APPLIED]
+            with altered(url, hiding, undo):
+                time.sleep(SHOWN_FOR_S)
+                reason = lane.lane.apply(opened("a", first=2))
+                assert isinstance(reason, Suspension)
+                assert "row-level security may hide rows of accounts" in reason.reason
+            assert codes(applied(lane, opened("a", first=2)).outcomes) == [APPLIED]
 
     def test_a_policy_that_hides_nothing_is_no_reason_to_stop(self, limited_store: Store, url: str) -> None:
         lane = LaneUnderTest(limited_store)

@@ -42,14 +42,15 @@ from coordinator.stores.port import (
 from coordinator.stores.postgresql.direct_tls import explained
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
 from coordinator.stores.postgresql.durability import WAIT_FOR_STANDBY, losses
-from coordinator.stores.postgresql.errors import NULL_REFUSED, is_of_policy, is_of_right, is_of_schema, translated
+from coordinator.stores.postgresql.errors import NULL_REFUSED, is_of_right, is_of_schema, translated
 from coordinator.stores.postgresql.indexes import check_texts, columns_of_indexes
 from coordinator.stores.postgresql.lock_holders import waited_for
 from coordinator.stores.postgresql.migration_lock import IS_MIGRATING
 from coordinator.stores.postgresql.missing_rights import LACKING, check_shown, in_words
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
+from coordinator.stores.postgresql.policies import Policies
 from coordinator.stores.postgresql.pooler import pooler_between
-from coordinator.stores.postgresql.session import MEET_POLICIES, OF_LANE, SET_UP_LANE, defect_of_encoding
+from coordinator.stores.postgresql.session import OF_LANE, defect_of_encoding
 from coordinator.stores.postgresql.statements import PostgresqlStatements, parameter
 from coordinator.stores.row_makers import numbers_of, rows_of, unreadable_of
 from coordinator.stores.sql.schema import ByModel, TableOf
@@ -118,10 +119,7 @@ class PostgresStore(SqlStore[_Connection]):
         self.statements = ByModel(self.schema, PostgresqlStatements)
         self._pipeline: Pipeline | None = None
         self._unreplicated: str | None = None
-        self._has_met_policy = False
-        """Whether a statement has met one, perhaps within a trigger whose function has a role of its own."""
-        self._may_meet_policies = False
-        """Whether the session lets its statements meet one."""
+        self._policies = Policies()
 
     def meaning(self, error: Exception) -> StoreError | None:
         refused = error.error if isinstance(error, StatementRefused) else error
@@ -129,9 +127,7 @@ class PostgresStore(SqlStore[_Connection]):
             return None
         if refused.sqlstate == NULL_REFUSED and (outage := self.unfilled(refused.diag.column_name)) is not None:
             return outage
-        if is_of_policy(refused) and not self._may_meet_policies:
-            # The next session lets them, and finds out whether those of the lane's role hide anything.
-            self._has_met_policy = True
+        if self._policies.have_ended(refused):
             return StoreUnavailable(f"PostgreSQL: {' '.join(str(refused).split())}")
         meaning = translated(refused)
         if isinstance(meaning, NotAdmitted | StoreUnavailable) and (is_of_right(refused) or is_of_schema(refused)):
@@ -162,12 +158,9 @@ class PostgresStore(SqlStore[_Connection]):
         connection.add_notice_handler(self._take_notice)
         try:
             problem = pooler_between(connection)
-            (row_security, *_) = connection.execute(SET_UP_LANE).fetchone() or ("on",)
-            if self._has_met_policy:
-                connection.execute(MEET_POLICIES)
-            self._may_meet_policies = self._has_met_policy or row_security == "on"
-            if problem is None and self._may_meet_policies:
-                check_shown(connection, self.all_tables())
+            self._policies.set_up(connection)
+            if problem is None:
+                self._policies.check(connection, self.all_tables)
         except BaseException:
             connection.close()
             raise
@@ -219,6 +212,7 @@ class PostgresStore(SqlStore[_Connection]):
         connection.close()
 
     def _begin(self, connection: _Connection) -> Transaction:
+        self._policies.check(connection, self.all_tables)
         return PostgresTransaction(self, connection)
 
     def _check_session(self, setting: str) -> None:
