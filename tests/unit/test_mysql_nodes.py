@@ -182,6 +182,7 @@ def test_a_host_that_takes_a_connection_and_says_nothing_is_passed_over_as_one_t
 
 NO_MYSQL = {
     "nothing in a packet": bytes(4),
+    "words of another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
     "a greeting that ends": b"\x01\0\0\0\x0a",
     "a version that is none": b"\x20\0\0\0\x0ax.y\0\x08\0\0\0abcdefgh\0\xff\xff\x21\x02\0\xff\xdf\x15" + bytes(10),
 }

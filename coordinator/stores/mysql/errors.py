@@ -86,7 +86,9 @@ _SIGNALED: Final = "45"
 def of_no_mysql(error: Exception) -> pymysql.MySQLError | OSError:
     """The driver's error for whatever was raised while it connected: it reads each answer as MySQL's, and may raise
     anything for that of another kind of server, or for a damaged one."""
-    if isinstance(error, pymysql.MySQLError | OSError):
+    # The driver's own error for a packet that begins as none of MySQL's does has no number.
+    is_of_packet = isinstance(error, pymysql.err.InternalError) and not _number(error)
+    if isinstance(error, pymysql.MySQLError | OSError) and not is_of_packet:
         return error
     text = f"what answers is no MySQL or MariaDB, or something between damages it ({type(error).__name__}: {error})"
     return pymysql.err.OperationalError(CR.CR_MALFORMED_PACKET, text)

@@ -116,5 +116,8 @@ async def connect(**arguments: Any) -> ReadingConnection:
         raise OperationalError(CR.CR_SERVER_LOST, f"the server ended the connection: {error}") from error
     except Exception as error:
         connection.close()
-        raise of_no_mysql(error) from error
+        said = of_no_mysql(error)
+        if said is error:
+            raise
+        raise said from error
     return connection
