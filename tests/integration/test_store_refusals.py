@@ -349,6 +349,21 @@ class TestPostgresRefusals(_Refusals):
             assert all(words in found.reason for found in seen(lane))
         assert codes(applied(lane, sent).outcomes) == [APPLIED]
 
+    def test_the_policies_that_it_advises_let_the_lane_go_on(self, limited_store: Store, url: str) -> None:
+        lane = LaneUnderTest(limited_store)
+        tables = ("accounts", "command_log", "lane_lease")
+        made = [f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY" for table in tables]
+        undo = [f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY" for table in tables]
+        with altered(url, made, undo):
+            with pytest.raises(NotAdmitted) as refused:
+                limited_store.check(LEDGER.models)
+            advised = re.search(r"each of these tables a policy (.+ USING \(true\))", str(refused.value))
+            assert advised is not None
+            policies = [f"CREATE POLICY advised ON {table} {advised[1]}" for table in tables]
+            with altered(url, policies, [f"DROP POLICY advised ON {table}" for table in tables]):
+                assert codes(applied(lane, opened("a")).outcomes) == [APPLIED]
+                limited_store.check(LEDGER.models)
+
     def test_a_policy_of_later_stops_a_busy_lane_whose_role_meets_others_already(
         self, limited_store: Store, url: str
     ) -> None:

@@ -109,7 +109,7 @@ def check_shown(connection: "psycopg.Connection[tuple[Any, ...]]", tables: Seque
         raise NotAdmitted(
             f"PostgreSQL: row-level security may hide rows of {', '.join(hidden[:_SHOWN])}{more} from role {role}, "
             f"which would take them for missing: ALTER ROLE {role} BYPASSRLS, or give each of these tables a policy "
-            f"FOR SELECT TO {role} USING (true)"
+            f"TO {role} USING (true), for reads and writes, and none that is restrictive"
         )
 
 
