@@ -30,6 +30,7 @@ from coordinator.http.responses import JSON, Accepted
 from coordinator.service.commands import Command
 from coordinator.service.json_schemas import DIALECT, Json, TypeSchemas, portable
 from coordinator.service.rows import Row, key_columns
+from coordinator.service.rows_within import may_pass_for_rows
 
 SCHEMAS: Final = "#/components/schemas/"
 _OPEN_STATUSES: Final = frozenset({404, 409, 422, 502})
@@ -42,7 +43,7 @@ class ApiFacts(Struct, frozen=True, kw_only=True):
 
     `commands` are those that `POST /commands` takes, `commands_max` of them in one request. `credentials` are asked
     for; None: the gateway asks nobody who he is. `headers` are those of requests that its routes name, beside those
-    that every gateway reads.
+    that every gateway reads. `ruled` are the classes of rows that are not for everybody.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ApiFacts(Struct, frozen=True, kw_only=True):
     commands_max: int
     credentials: Credentials | None
     headers: Mapping[str, Json]
+    ruled: Sequence[type[Row]] = ()
 
     @property
     def own(self) -> Sequence[HttpOperation]:
@@ -238,10 +240,17 @@ class _ApiDocument:
         return made
 
     def _shown(self, operation: HttpOperation, kind: Any) -> Json:
-        """The type; of a row that a command returns its key alone, too, where it is known who asks."""
+        """The type; of a row that a command returns its key alone, too, where it is known who asks.
+
+        Of what may be a row of another class, as `ShownResults` has it, there is nothing.
+        """
         schema = self._type(kind)
-        is_row = isinstance(kind, type) and issubclass(kind, Row)
-        if not is_row or operation.command is None or self._facts.credentials is None:
+        if operation.command is None or self._facts.credentials is None:
+            return schema
+        if may_pass_for_rows(kind, self._facts.ruled):
+            text = "Nothing is shown of rows of a class that has a rule, where they are promised as a base of it."
+            return {"anyOf": [schema, {"type": "null", "description": text}]}
+        if not (isinstance(kind, type) and issubclass(kind, Row) and hasattr(kind, "table")):
             return schema
         columns = key_columns(kind)
         key: Json = {

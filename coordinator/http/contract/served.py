@@ -24,6 +24,7 @@ from coordinator.http.contract.route_operations import HttpOperation, operations
 from coordinator.http.described import described
 from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import json_response
+from coordinator.service.allowing import anybody
 from coordinator.service.commands import Command
 from coordinator.service.errors import NotFound
 from coordinator.service.json_schemas import Json, schema_of_version
@@ -103,6 +104,9 @@ class ServedContract:
             commands_max=self._commands_max,
             credentials=self._credentials,
             headers=self._headers,
+            ruled=[
+                model for service in self._services for model, rule in service.row_rules.items() if rule is not anybody
+            ],
         )
 
     @cached_property

@@ -51,6 +51,21 @@ class Letter(Signed, table="letters", key="id"):
     text: str = "secret"
 
 
+class Dated(VersionedRow):
+    """The same of what everybody may see."""
+
+    id: int
+
+
+@NOTES.row(is_public=False, allow=anybody)
+class Holiday(Dated, table="holidays", key="id"):
+    """A day."""
+
+
+class Rest(Command, type="notes.rest"):
+    id: int
+
+
 class Seal(Command, type="notes.seal"):
     id: int
     owner: str
@@ -162,6 +177,11 @@ class Post(Command, type="notes.post"):
     owner: str
 
 
+@NOTES.handles(Rest)
+def rest(work: UnitOfWork, command: Rest) -> Dated:
+    return work.add(Holiday(id=command.id))
+
+
 @NOTES.handles(Seal)
 def seal(work: UnitOfWork, command: Seal) -> Signed:
     return work.add(Letter(id=command.id, owner=command.owner))
@@ -260,6 +280,15 @@ async def test_nothing_is_shown_of_what_is_promised_as_a_base_whichever_way_it_i
     assert [each["event"] for each in logs].count("result_withheld") == 3
     body = [{"type": f"notes.{command}", "args": {"id": 2, "owner": "ada"}}]
     assert (await notes.call("bob", "POST", "/commands", body))[1][0]["result"] is None
+
+
+async def test_the_document_of_the_routes_says_so(notes: Asking) -> None:
+    paths = (await notes.call("ada", "GET", "/openapi.json"))[1]["paths"]
+    promised = {"seal": True, "post": True, "write": False, "exchange": False, "rest": False}
+    for command, is_nothing in promised.items():
+        answer = paths[f"/notes/commands/{command}"]["post"]["responses"]["200"]
+        schema = answer["content"]["application/json"]["schema"]
+        assert ("null" in [each.get("type") for each in schema.get("anyOf", ())]) is is_nothing, command
 
 
 @pytest.mark.parametrize("promised", [Row, VersionedRow, Struct, list[VersionedRow], VersionedRow | None])
