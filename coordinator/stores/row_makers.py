@@ -259,8 +259,10 @@ def _unreadable(
         else:
             if name in key_columns(model):
                 key[name] = read_value
-    parts = tuple(key.values())
-    known_key = None if len(parts) < len(key_columns(model)) else parts if isinstance(model.key, tuple) else parts[0]
+    columns = key_columns(model)
+    # In the order of the key, which is not always that of the fields.
+    parts = tuple(key[name] for name in columns) if len(key) == len(columns) else None
+    known_key = parts if parts is None or isinstance(model.key, tuple) else parts[0]
     for name, value in wrong.items():
         what = f"a {type(value).__name__} that is none of its values"
         if isinstance(value, Undecodable):
