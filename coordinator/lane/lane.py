@@ -98,6 +98,7 @@ class Lane:
     def learn(self, mark: Mark) -> None:
         """Take in the mark of another process of the lane."""
         self._high_water.learn(mark)
+        self._tenancy.has_learnt()
 
     @property
     def has_batch(self) -> bool:

@@ -140,6 +140,11 @@ class Tenancy:
         if self.lease is not None:
             self._doubted, self.lease, self._is_uncertain = self.lease, None, False
 
+    def has_learnt(self) -> None:
+        """A mark came in. That of a broker may come to a lane in one process while it has its lease, and is at work."""
+        if self._high_water.is_above(self.lease):
+            self.block()
+
     def survives_fence(self) -> bool:
         """The fence has failed: an operator has changed the lane, or a renewal took effect and its answer was lost.
 

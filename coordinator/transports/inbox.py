@@ -69,6 +69,7 @@ class Inbox:
         """
         with self._lock:
             self._mark = mark if self._mark is None else both(self._mark, mark)
+            self.nudge()
 
     def take_mark(self) -> Mark | None:
         """What `learn` was told since the last call. To be called after `take`."""

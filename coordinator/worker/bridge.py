@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from coordinator.lane.delivery import Delivery, Reply, Settlement
+from coordinator.lane.high_water import Mark
 from coordinator.runtime.settings import LaneSettings
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
@@ -52,6 +53,9 @@ class BridgedLane(Protocol):
 
     def put_delivery(self, delivery: Delivery) -> int:
         """Hand it to the lane; return its number."""
+
+    def learn(self, mark: Mark) -> None:
+        """How far the lane is known to have come."""
 
     def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """These are safe with the broker."""
@@ -139,7 +143,7 @@ class LaneBridge:
                 )
                 if (mark := self._inbox.take_mark()) is not None:
                     # Whoever had the queue before may have come further, in another database.
-                    self._lane.inbox.learn(mark)
+                    self._lane.learn(mark)
                 for delivery in deliveries:
                     self._put(channel, delivery)
         except Exception as error:  # noqa: BLE001  # the process ends by it

@@ -12,6 +12,7 @@ import structlog
 
 from coordinator.client.publish_spans import messaging
 from coordinator.lane.delivery import Delivery, Settlement, SuspensionCause
+from coordinator.lane.high_water import Mark
 from coordinator.lane.lane import Lane
 from coordinator.lane.tenancy import Clock
 from coordinator.runtime.late_answers import LateAnswers
@@ -150,6 +151,11 @@ class LocalLane:
     def put_delivery(self, delivery: Delivery) -> int:
         """Hand it a message of a broker; return its number."""
         return self.queue.put_delivery(delivery)
+
+    def learn(self, mark: Mark) -> None:
+        """Take in what a broker remembers of the lane, and keep it: the broker may be away at the next start."""
+        self.queue.keep(0, mark)
+        self.inbox.learn(mark)
 
     def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """These are settled, or safe elsewhere."""

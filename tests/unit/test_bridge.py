@@ -167,6 +167,25 @@ async def test_a_lane_that_has_come_further_elsewhere_is_not_gone_on_with_here(
     assert (elsewhere.acknowledged, elsewhere.replies) == (set(), [])
 
 
+async def test_a_lane_at_work_here_that_has_come_further_elsewhere_applies_nothing_more(
+    elsewhere: Elsewhere, writes: InProcessWrites
+) -> None:
+    assert await count(writes) == 1
+    elsewhere.inbox.learn(Mark(sequence=5, epoch=1))
+    elsewhere.deliver(new_command_id(), "replies.ada")
+    await until(lambda: writes.at_hand("orders").cause == "commits_lost")
+    assert (elsewhere.acknowledged, elsewhere.replies) == (set(), [])
+    # What `accept-loss` asks for at the socket.
+    await until(lambda: writes.at_hand("orders").mark == 5)
+
+
+async def test_what_a_broker_remembers_is_looked_at_before_it_delivers(
+    elsewhere: Elsewhere, writes: InProcessWrites
+) -> None:
+    elsewhere.inbox.learn(Mark(sequence=5, epoch=1))
+    await until(lambda: writes.at_hand("orders").cause == "commits_lost")
+
+
 async def test_nothing_is_acknowledged_before_it_is_committed(elsewhere: Elsewhere, writes: InProcessWrites) -> None:
     del writes
     ENTERED.clear()

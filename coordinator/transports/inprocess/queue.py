@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Arrival, Delivery, Settlement
-from coordinator.lane.high_water import Mark
+from coordinator.lane.high_water import Mark, both
 from coordinator.protocol.packing import packed_bytes
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.clock import now_ms
@@ -196,7 +196,8 @@ class LocalQueue:
                 log.info("journal_left", lane=self._lane)
 
     def keep(self, channel: int, mark: Mark) -> None:  # noqa: ARG002  # there is one only
-        self._mark = self.mark = mark
+        with self._lock:
+            self._mark = self.mark = mark if self.mark is None else both(self.mark, mark)
         if not self._keep_mark() and self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed: the process ends
                 self._loop.call_soon_threadsafe(self._keep_mark_later)
@@ -306,16 +307,19 @@ class LocalQueue:
     def _keep_mark(self) -> bool:
         """Whether the newest mark is on disk. Called by the lane's thread, and another."""
         with self._keeping:
-            if self._mark is None or self._journal is None:
+            mark = self._mark
+            if mark is None or self._journal is None:
                 return True
             try:
-                self._journal.keep(self._mark)
+                self._journal.keep(mark)
             except JournalUnavailable as error:
                 if not self._is_mark_late:
                     log.error("journal_unavailable", lane=self._lane, reason=str(error))  # it says it all
                 self._is_mark_late = True
                 return False
-            self._mark, self._is_mark_late = None, False
+            self._is_mark_late = False
+            with self._lock:
+                self._mark = None if self._mark is mark else self._mark
             return True
 
     def _keep_mark_later(self) -> None:
