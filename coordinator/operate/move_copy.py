@@ -89,7 +89,7 @@ class MoveCopy:
         compared. Those that cannot be read are in `unread`. Raises MoveRefused where they are too many.
         """
         count, left = 0, set[Key]()
-        for rows in pages(self._source, model, pass_over=partial(self._pass_over, model)):
+        for rows in self._readable(model):
             count += len(rows)
             keys = [key_of(row) for row in rows]
             try:
@@ -223,8 +223,17 @@ class MoveCopy:
                 keys[model].add(_typed(key, _uuids_of(model)))
         return dict(keys)
 
+    def _readable(self, model: type[R]) -> Iterator[list[R]]:
+        """The rows here but for those that cannot be read, which one run finds. Raises MoveRefused."""
+        try:
+            yield from pages(self._source, model, pass_over=partial(self._pass_over, model))
+        except RowFault as fault:
+            # Its key cannot be read either, and so nobody knows what is behind it.
+            self._pass_over(model, (), fault)
+            self.check_read(is_all=False)
+
     def _pass_over(self, model: type[Row], key: Key, fault: RowFault) -> None:
-        """One run finds many of them. Raises MoveRefused where they are too many to name."""
+        """Raises MoveRefused where they are too many to name."""
         self.unread.setdefault(model, {})[key] = fault
         if sum(map(len, self.unread.values())) >= _UNREAD_MAX:
             self.check_read(is_all=False)

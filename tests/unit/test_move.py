@@ -360,8 +360,19 @@ class TestMoveOfFiles(MoveContract):
         with pytest.raises(MoveRefused, match=r"rows of accounts \(20 rows\) cannot be .*; there may be more\. Mend"):
             moving.mover().prepare()
 
+    def test_a_row_whose_key_cannot_be_read_stops_the_move_which_says_so(self, moving: MovingLane) -> None:
+        moving.work(40)
+        self._write_accounts(moving, ["none", 1001], unreadable=[1001])
+        with pytest.raises(
+            MoveRefused, match=r"a row of accounts cannot be read as its class: column id .* Mend these"
+        ):
+            moving.mover().prepare()
+        move = moving.mover().move_of_source()
+        assert move is not None
+        assert move.phase == "it has stopped: rows of accounts (1 row) cannot be read"
+
     @staticmethod
-    def _write_accounts(moving: MovingLane, ids: Iterable[int], unreadable: Container[int] = ()) -> None:
+    def _write_accounts(moving: MovingLane, ids: Iterable[int | str], unreadable: Container[int | str] = ()) -> None:
         """As another application would."""
         rows = [
             {"id": number, "owner": f"o{number}", "at": "never" if number in unreadable else NOW.isoformat(" ")}
