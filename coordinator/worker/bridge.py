@@ -20,11 +20,14 @@ from msgspec.structs import replace
 from coordinator.lane.delivery import Delivery, Reply, Settlement
 from coordinator.lane.high_water import Mark
 from coordinator.runtime.settings import LaneSettings
+from coordinator.service.ids import new_command_id
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.port import Confirmed, Transport
 from coordinator.worker.holder import holder_name
 
+_ASK_AFTER_S: Final = 0.5
+_ASK_AGAIN_S_MAX: Final = 60.0
 _OUTSIDE: Final = ">"
 """Before an address of the broker's: nobody there can name those who wait in this process."""
 
@@ -136,16 +139,24 @@ class LaneBridge:
             self._thread.join(timeout_s)
 
     def _bring_in(self) -> None:
+        ask_in_s: float | None = _ASK_AFTER_S
         try:
             while not self._inbox.is_closed:
                 channel, deliveries = self._inbox.take(
-                    self._settings.batch_commands_max, self._settings.batch_bytes_max
+                    self._settings.batch_commands_max, self._settings.batch_bytes_max, ask_in_s
                 )
                 if (mark := self._inbox.take_mark()) is not None:
                     # Whoever had the queue before may have come further, in another database.
                     self._lane.learn(mark)
                 for delivery in deliveries:
                     self._put(channel, delivery)
+                if mark is not None or deliveries:
+                    ask_in_s = None
+                elif ask_in_s is not None and self.unready_reason is None:
+                    # RabbitMQ tells a consumer by a delivery only that the queue is its, and so is the mark. Meanwhile
+                    # the lane goes on with what comes from its own process.
+                    self._consumer.wake(new_command_id())
+                    ask_in_s = min(4 * ask_in_s, _ASK_AGAIN_S_MAX)
         except Exception as error:  # noqa: BLE001  # the process ends by it
             self._problem = error
         self._problem = self._consumer.failure or self._problem

@@ -9,6 +9,10 @@ import aiohttp
 import pytest
 from sqlalchemy import text
 
+from coordinator.lane.high_water import Mark, encode_mark
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.transports.rabbitmq.amqp import AmqpConnection
+from coordinator.transports.rabbitmq.topology import mark_queue_name
 from tests.e2e.test_monolith import ENDED, check_money, fetched
 from tests.support.callers import HEADERS, key_of
 from tests.support.databases import sql_engine
@@ -119,3 +123,22 @@ async def test_purchases_cross_both_and_kill_9_loses_nothing(mixed: Mixed) -> No
     charges = fetched(f"{monolith.urls['sandbox']}/sandbox/charges")["charges"]
     assert await asyncio.to_thread(monolith.stop) == 0
     check_money(mixed.rows, charges, ITEMS * STOCK)
+
+
+@pytest.mark.timeout(120)
+async def test_a_lane_asks_what_the_broker_remembers_before_anybody_elsewhere_has_asked_for_something(
+    mixed: Mixed,
+) -> None:
+    """Its database was another one then."""
+    monolith, amqp_url = mixed.monolith, mixed.system.administrators["AMQP_URL"]
+    connection = await AmqpConnection.open(BrokerSettings(url=amqp_url), "test")
+    channel = await connection.channel()
+    await channel.declare_mark("items")
+    channel.raw.basic_publish("", mark_queue_name("items"), encode_mark(Mark(sequence=1000, epoch=7)))
+    await channel.close()
+    await connection.end()
+    await asyncio.to_thread(monolith.start)
+    log = monolith.folder / "monolith-1.log"
+    await asyncio.to_thread(
+        wait_until, lambda: "and 1000 was acknowledged" in log.read_text(), "the lane has stopped", monolith.process
+    )

@@ -71,6 +71,7 @@ class Elsewhere:
         self.settled: list[tuple[int, Settlement]] = []
         self.published: list[OutboxEntry] = []
         self.is_stopped = False
+        self.woken: list[str] = []
         self.inbox: Inbox
         self.confirm: Confirmed
         self._tags = 0
@@ -89,6 +90,9 @@ class Elsewhere:
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         self.published += entries
+
+    def wake(self, command_id: str) -> None:
+        self.woken.append(command_id)
 
     def stop(self, timeout_s: float) -> bool:
         del timeout_s
@@ -184,6 +188,21 @@ async def test_what_a_broker_remembers_is_looked_at_before_it_delivers(
 ) -> None:
     elsewhere.inbox.learn(Mark(sequence=5, epoch=1))
     await until(lambda: writes.at_hand("orders").cause == "commits_lost")
+
+
+async def test_a_broker_that_delivers_nothing_is_asked_for_a_delivery_which_brings_what_it_remembers(
+    elsewhere: Elsewhere, writes: InProcessWrites
+) -> None:
+    del writes
+    elsewhere.unready_reason = "nothing answers"
+    await asyncio.sleep(1.2)
+    assert elsewhere.woken == []
+    elsewhere.unready_reason = None
+    await until(lambda: len(elsewhere.woken) == 1)
+    tag = elsewhere.deliver(elsewhere.woken[0])
+    await until(lambda: elsewhere.acknowledged == {(1, tag)})
+    await asyncio.sleep(2.5)
+    assert len(elsewhere.woken) == 1, "it has answered"
 
 
 async def test_nothing_is_acknowledged_before_it_is_committed(elsewhere: Elsewhere, writes: InProcessWrites) -> None:
