@@ -50,7 +50,8 @@ def pages(
         keys = [key_of(row) for row in rows]
         end = keys.index(last[0]) + 1 if last and last[0] in keys else len(rows)
         yield rows[:end]
-        after = keys[end - 1]
+        # What could not be read may have been mended meanwhile, or be gone.
+        after, limit = keys[end - 1], min(2 * limit, most)
 
 
 def page_rows(model: type[Row]) -> int:

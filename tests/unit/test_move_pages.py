@@ -3,13 +3,15 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from coordinator.operate import move_pages
 from coordinator.operate.move_pages import pages
 from coordinator.service.rows import Key, Row, key_of
 from coordinator.service.service import Service
-from coordinator.stores.port import RowFault
+from coordinator.stores.port import RowFault, Store
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 
 HALL = Service("hall")
@@ -44,3 +46,30 @@ def test_rows_behind_one_that_cannot_be_read_are_read_once(tmp_path: Path) -> No
     assert read == [key for key in keys if key not in ((6, 0), (7, 3))]
     assert list(passed_over) == [(6, 0), (7, 3)]
     assert "the row (6, 0) of places" in passed_over[6, 0]
+
+
+def test_pages_are_whole_again_behind_a_row_that_was_mended_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, calls, faults = tmp_path / "hall.db", [0], [0]
+    create_schema(str(path), HALL)
+    in_transaction = move_pages.in_transaction
+
+    def mended(store: Store, work: Any) -> Any:
+        calls[0] += 1
+        try:
+            return in_transaction(store, work)
+        except RowFault:
+            faults[0] += 1
+            if faults[0] == 8:
+                connection.execute("UPDATE places SET price = 10")
+                connection.commit()
+            raise
+
+    monkeypatch.setattr(move_pages, "in_transaction", mended)
+    with closing(sqlite3.connect(path)) as connection, closing(SqliteStore(str(path), HALL)) as store:
+        rows = [(1, seat, "dear" if seat == 0 else 10) for seat in range(2000)]
+        connection.executemany("INSERT INTO places (line, seat, price) VALUES (?, ?, ?)", rows)
+        connection.commit()
+        assert sum(map(len, pages(store, Place, pass_over=lambda key, fault: None))) == len(rows)
+    assert calls[0] < 30
