@@ -35,7 +35,7 @@ class Outside:
         """
         if not (isinstance(effect, type) and issubclass(effect, Effect)):
             raise TypeError(f"answers takes a class of effects, then its answers, and was given {effect!r:.100}")
-        if not answers or (isinstance(answers[-1], EffectRetry) and not answers[-1].after_s):
+        if not answers or (isinstance(answers[-1], EffectRetry) and not _pause(answers[-1])):
             raise ValueError(f"{effect.type}: its last answer must be a command, or make one")
         self._known[effect.type] = effect
         self._answers[effect.type] = deque(answers)
@@ -60,10 +60,14 @@ class Outside:
                 return _made(answer, effect, call)
             except EffectRetry as error:
                 self._repeated.add(entry.command_id)
-                if error.after_s:
-                    return timedelta(seconds=error.after_s)
+                if pause := _pause(error):
+                    return pause
                 call = msgspec.structs.replace(call, is_repeated=True)
         raise RuntimeError(f"{entry.type} was called {CALLS_MAX} times, and got no answer")
+
+
+def _pause(error: EffectRetry) -> timedelta:
+    return timedelta(seconds=max(0.0, error.after_s or 0.0))
 
 
 def _made(answer: Answer[Any], effect: Effect, call: Call) -> Command:

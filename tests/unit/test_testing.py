@@ -312,9 +312,10 @@ def test_a_call_is_made_again_once_its_time_has_passed() -> None:
     assert len(lane.outside.calls) == 2 + 61
 
 
-def test_a_function_that_never_answers_is_stopped() -> None:
+@pytest.mark.parametrize("after_s", [None, 0.0, -1.0, 1e-9])
+def test_a_function_that_never_answers_is_stopped(after_s: float | None) -> None:
     lane = LaneInMemory(tills)
-    lane.outside.answers(Charge, lambda effect, call: EffectRetry("no answer"))
+    lane.outside.answers(Charge, lambda effect, call: EffectRetry("no answer", after_s=after_s))
     lane.apply(Sell(number=1))
     with pytest.raises(RuntimeError, match=rf"tills\.charge was called {CALLS_MAX} times, and got no answer"):
         lane.deliver()
