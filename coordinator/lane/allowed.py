@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from coordinator.lane.handler_work import ReadingWork
 from coordinator.lane.request import Request
-from coordinator.lane.unit_of_work import ReadingWork
 from coordinator.service.allowing import CommandRule, HasScope, anybody
 from coordinator.service.authors_code import place_of
 from coordinator.service.errors import Rejected

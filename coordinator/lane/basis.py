@@ -6,13 +6,14 @@ from msgspec import Struct
 
 from coordinator.lane.dead_letters import DeadLetters
 from coordinator.lane.delivery import BareFailure
+from coordinator.lane.handler_work import HandlerWork, ReadingWork
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking
 from coordinator.lane.publisher_progress import PublisherProgress
 from coordinator.lane.request import Request, is_same
 from coordinator.lane.results import Results
 from coordinator.lane.subjects import Subjects
-from coordinator.lane.unit_of_work import BatchWork, HandlerWork, ReadingWork
+from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry

@@ -7,6 +7,7 @@ from coordinator.lane.basis import Basis
 from coordinator.lane.committed import series_in
 from coordinator.lane.dead_letters import DeadLetters
 from coordinator.lane.forgetting import Forgetting
+from coordinator.lane.handler_work import HandlerWork, ReadingWork
 from coordinator.lane.high_water import SERIES_MAX, HighWater
 from coordinator.lane.newer import announcement_refs
 from coordinator.lane.orders import Orders
@@ -19,7 +20,7 @@ from coordinator.lane.request import Handlers, Request
 from coordinator.lane.results import Results
 from coordinator.lane.subjects import Subjects
 from coordinator.lane.tenancy import Clock
-from coordinator.lane.unit_of_work import BatchWork, HandlerWork, ReadingWork
+from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import R, key_of

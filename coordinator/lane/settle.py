@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from coordinator.lane.basis import BARE, Basis, Blocked, Fate
+from coordinator.lane.handler_work import end
 from coordinator.lane.newer import is_announced, outdated_by
 from coordinator.lane.parking import ALONE
 from coordinator.lane.recording import recorded
@@ -29,26 +30,30 @@ def settle_in_order(
 ) -> tuple[list[Fate], int, Blocked | None]:
     """Settle requests one after the other; returns also the last sequence, and the block that stops before the rest.
 
-    The first requests are culprits, each of which the database refused alone: `culprits` has its refusals.
+    The first requests are culprits, each of which the database refused alone: `culprits` has its refusals. Handlers may
+    use their unit of work until then.
     """
     fates: list[Fate] = []
     faults: dict[int, Refusal | str] = {**basis.misread, **dict(enumerate(culprits))}
     recording = recorder()
-    for place, request in enumerate(requests):
-        noting = None if recording is None or not may_be_traced(request.message) else recording
-        began_ns = 0 if noting is None else noting.clock_ns()
-        fate = settle(basis, request, sequence + 1, faults.get(place) if faults else None)
-        if noting is not None and fate.entry is not None:
-            fate = msgspec.structs.replace(fate, applied_ns=(began_ns, noting.clock_ns()))
-        if fate.block is not None:
-            return fates, sequence, fate.block
-        entry = fate.entry
-        if entry is not None:
-            sequence += 1
-            basis.known[entry.command_id] = entry
-        fates.append(fate)
-        if request.message.publisher_seq is not None and basis.spared < BARE:
-            basis.progress.advance(request.message)
+    try:
+        for place, request in enumerate(requests):
+            noting = None if recording is None or not may_be_traced(request.message) else recording
+            began_ns = 0 if noting is None else noting.clock_ns()
+            fate = settle(basis, request, sequence + 1, faults.get(place) if faults else None)
+            if noting is not None and fate.entry is not None:
+                fate = msgspec.structs.replace(fate, applied_ns=(began_ns, noting.clock_ns()))
+            if fate.block is not None:
+                return fates, sequence, fate.block
+            entry = fate.entry
+            if entry is not None:
+                sequence += 1
+                basis.known[entry.command_id] = entry
+            fates.append(fate)
+            if request.message.publisher_seq is not None and basis.spared < BARE:
+                basis.progress.advance(request.message)
+    finally:
+        end(basis.handlers_work, basis.reading_work)
     return fates, sequence, None
 
 

@@ -12,11 +12,11 @@ from typing import Any
 from msgspec import structs
 
 from coordinator.lane import batch as batch_module
+from coordinator.lane import handler_work as work_module
 from coordinator.lane import settle as settle_module
 from coordinator.lane import tenancy as tenancy_module
 from coordinator.lane import transactions as transactions_module
 from coordinator.lane import trying as trying_module
-from coordinator.lane import unit_of_work as work_module
 from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
 from coordinator.lane.basis import Fate
 from coordinator.lane.delivery import Settlement

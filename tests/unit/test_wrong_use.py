@@ -16,6 +16,8 @@ from coordinator import (
     Continuation,
     Digits,
     Handler,
+    Principal,
+    Reading,
     Rejected,
     Row,
     Saga,
@@ -132,6 +134,57 @@ def test_wrong_use_fails_its_command_in_plain_words(name: str) -> None:
     assert tried.outcome.status == "failed"
     assert text in str(tried.reason)
     assert "HandlerWork" not in str(tried.reason)
+
+
+KEPT: dict[str, Act] = {
+    "save": lambda work: work.save(Seat(id=1, code="A", holder="eve")),
+    "add": lambda work: work.add(Seat(id=2, code="B")),
+    "remove": lambda work: work.remove(Seat(id=1, code="A")),
+    "get": lambda work: work.get(Seat, 1),
+    "find": lambda work: work.find(Seat, "code", "A"),
+    "select": lambda work: work.select(Seat, limit=1, holder="ada"),
+    "exists": lambda work: work.exists(Seat, holder="ada"),
+    "next_id": lambda work: work.next_id(Seat),
+    "emit": lambda work: work.emit(BookSeat(id=1, holder="eve")),
+    "cancel": lambda work: work.cancel(new_command_id()),
+    "defer": lambda work: work.defer(),
+    "now": lambda work: work.now,
+    "command_id": lambda work: work.command_id,
+    "actor": lambda work: work.actor,
+}
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["after success", "after failure"])
+@pytest.mark.parametrize("name", KEPT)
+def test_a_unit_of_work_that_was_kept_says_that_its_command_has_ended(name: str, fails: bool) -> None:
+    kept: list[UnitOfWork] = []
+
+    def act(work: UnitOfWork) -> None:
+        kept.append(work)
+        KEPT[name](kept[0])
+        if fails:
+            raise ValueError
+
+    lane = LaneInMemory(service_of(act))
+    lane.given(Seat(id=1, code="A", holder="ada"))
+    lane.apply(BookSeat(id=7, holder="ada"))
+    tried = lane.apply(BookSeat(id=7, holder="ada"))
+    assert tried.failed_with("handler_error")
+    says = "RuntimeError: this unit of work is that of a command that has ended, and nothing is read or written by it"
+    assert says in str(tried.reason)
+
+
+def test_what_a_rule_has_kept_says_that_its_command_has_ended() -> None:
+    kept: list[Any] = []
+
+    def allow(who: Principal, command: BookSeat, rows: Reading) -> bool:
+        kept.append(rows)
+        return kept[0].get(Seat, 1) is None
+
+    lane = LaneInMemory(seats.replace(handlers=(Handler(BookSeat, nothing, allow=allow),)))
+    assert lane.apply(BookSeat(id=7, holder="ada"), actor=Principal(subject="ada")).applied
+    tried = lane.apply(BookSeat(id=7, holder="ada"), actor=Principal(subject="ada"))
+    assert "this unit of work is that of a command that has ended" in str(tried.reason)
 
 
 NAMED: dict[str, tuple[dict[str, Any], str]] = {
