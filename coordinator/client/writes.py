@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct
 
 from coordinator.client.acting import acting_for
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.commands import Command, check_storable, encoded, validated, version_sent
+from coordinator.service.commands import Command, check_is_command, check_storable, encoded, validated, version_sent
 from coordinator.service.descriptions import described
 from coordinator.service.errors import CommandFailed, CommandRejected, OutcomeUnreadable
 from coordinator.service.ids import command_id_for, new_command_id
@@ -92,7 +92,8 @@ async def execute(
 ) -> Written[T]:
     """Issue a command and return its result as `result`. Commands of the system itself have the origin `system`.
 
-    Raises InvalidCommand, CommandRejected, CommandFailed, CommandPending, Unavailable.
+    Raises InvalidCommand, CommandRejected, CommandFailed, CommandPending, Unavailable. Raises TypeError for what is no
+    command.
     """
     message = message_of(command, options, origin)
     outcome = await writes.issue(lane_of(command.lane(), options.tenant), message, options.wait_s)
@@ -100,7 +101,8 @@ async def execute(
 
 
 def message_of(command: Command, options: WriteOptions, origin: Origin) -> CommandMessage:
-    """The message by which a command is issued. Raises InvalidCommand."""
+    """The message by which a command is issued. Raises InvalidCommand, and TypeError for what is no command."""
+    check_is_command(command)
     version = version_sent(command)
     if command is not options.parsed:
         arguments = validated(command)[1]

@@ -96,6 +96,15 @@ class Command(_DeclaredCommand, forbid_unknown_fields=True):
 C = TypeVar("C", bound=Command)
 
 
+def check_is_command(given: object) -> None:
+    """Raise TypeError for what is no command, such as a command's class: whoever wrote the program is at fault."""
+    if isinstance(given, Command):
+        return
+    if isinstance(given, type) and issubclass(given, Command):
+        raise TypeError(f"{given.__name__} is a command's class: make a command of it, {given.__name__}(…)")
+    raise TypeError(f"a command is meant, such as BookSeat(id=1), and {given!r:.100} was given")
+
+
 class ClassFailed(InvalidCommand):
     """Raised where a command's own class raises what is no ValueError and no TypeError: a defect of it, most likely.
 

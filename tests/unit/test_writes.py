@@ -1,5 +1,7 @@
 """Issuing a command: what is checked before it is handed over, and what need not be checked again."""
 
+import asyncio
+import re
 from typing import Any
 
 import msgspec
@@ -7,6 +9,7 @@ import pytest
 from msgspec import structs
 
 from coordinator.client import writes as module
+from coordinator.client.blocking import BlockingWrites
 from coordinator.client.writes import WriteOptions, execute
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command, parse
@@ -58,4 +61,15 @@ async def test_what_no_lane_takes_is_not_issued(is_parsed: bool) -> None:
         command = parse(Noted, {"what": what})
         with pytest.raises(InvalidCommand):
             await execute(taking, command, type(None), WriteOptions(parsed=command if is_parsed else None))
+    assert taking.taken == []
+
+
+@pytest.mark.parametrize("given", [Deposit, Noted, {"id": 7}, "ledger.deposit", None], ids=repr)
+async def test_what_is_no_command_is_a_mistake_of_the_program_and_not_of_its_client(given: Any) -> None:
+    taking = Taking()
+    says = "a command's class: make a command of it, " if isinstance(given, type) else "a command is meant, such as "
+    with pytest.raises(TypeError, match=re.escape(says)):
+        await execute(taking, given, type(None), WriteOptions())
+    with pytest.raises(TypeError, match=re.escape(says)):
+        await asyncio.to_thread(BlockingWrites(pytest.fail).execute, given, type(None))
     assert taking.taken == []
