@@ -8,7 +8,7 @@ with _naming_the_extra():
     from coordinator.http.bodies import JSON_TYPES, read_body
     from coordinator.http.contract.problem_codes import ProblemCode
     from coordinator.http.described import described
-    from coordinator.http.hooks import HOOKS, server_timing
+    from coordinator.http.hooks import HOOKS, Exchange, server_timing
     from coordinator.http.joining import join_trace
     from coordinator.http.key_pages import KeyPageQuery, after_key
     from coordinator.http.keys import CONTEXT, SETTINGS, principal_of
@@ -42,6 +42,7 @@ __all__ = (
     "CONTEXT",
     "SETTINGS",
     "HOOKS",
+    "Exchange",
     "server_timing",
     "CHECKS",
     "Check",
