@@ -1,7 +1,9 @@
 """A connection of an operator to a Redis that carries commands: it tells the lengths of queues, and keeps marks."""
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import redis
@@ -92,6 +94,52 @@ class RedisQueues:
         return int(self._client.execute_command(*words))  # type: ignore[no-untyped-call]
 
 
+class _WholeAnswers:
+    """A socket from which nothing is read any more when the answer to what was sent last has had its time. The socket's
+    own timeout is for each part of it, and a server may send it byte by byte."""
+
+    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self._until_s = monotonic() + timeout_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def sendall(self, sent: Any) -> None:
+        self._connection.sendall(sent)
+        self._until_s = monotonic() + self._timeout_s
+
+    def recv(self, size: int) -> bytes:
+        self._check()
+        return self._connection.recv(size)
+
+    def recv_into(self, buffer: Any) -> int:
+        self._check()
+        return self._connection.recv_into(buffer)
+
+    def _check(self) -> None:
+        if monotonic() > self._until_s:
+            raise TimeoutError(f"its answer takes longer than {self._timeout_s:g} s")
+
+
+class _Bounded:
+    """What makes the driver's connections so."""
+
+    answer_s: float
+
+    def _connect(self) -> Any:
+        return _WholeAnswers(super()._connect(), self.answer_s)  # type: ignore[misc]  # of the driver's class beside it
+
+
+def _bounded(client: "redis.Redis", answer_s: float) -> "redis.Redis":
+    """The client, for each of whose connections an answer takes no longer than that, and as long for its last part."""
+    pool: Any = client.connection_pool
+    plain = pool.connection_class
+    pool.connection_class = type(plain.__name__, (_Bounded, plain), {"answer_s": answer_s})
+    return client
+
+
 @contextmanager
 def connected_to_redis(settings: BrokerSettings) -> Iterator[RedisQueues]:
     """Connect. Raises BrokerUnavailable, ConfigurationError."""
@@ -105,7 +153,7 @@ def connected_to_redis(settings: BrokerSettings) -> Iterator[RedisQueues]:
     try:
         if address.master is None:
             host = address.hosts[0]
-            client = redis.Redis(host=host.name, port=host.port or 0, **given, **timeouts)
+            unbounded = redis.Redis(host=host.name, port=host.port or 0, **given, **timeouts)
         else:
             from redis.sentinel import Sentinel  # noqa: PLC0415  # few have them
 
@@ -113,8 +161,10 @@ def connected_to_redis(settings: BrokerSettings) -> Iterator[RedisQueues]:
             sentinels = [(each.name, each.port) for each in address.hosts]
             kind: Any = Sentinel
             found = kind(sentinels, sentinel_kwargs={**timeouts, **of_sentinels}, **given, **timeouts)
-            client = found.master_for(address.master)
-        with client:
+            for sentinel in found.sentinels:
+                _bounded(sentinel, settings.connect_timeout_s)
+            unbounded = found.master_for(address.master)
+        with _bounded(unbounded, settings.connect_timeout_s) as client:
             yield RedisQueues(client)
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
         raise ConfigurationError(
