@@ -86,6 +86,7 @@ def run(directory: Path) -> int:
     known = whole.without(elsewhere)
     workspace = Workspace(directory, kept_names(whole))
     plan = plan_of_one(known, settings, workspace.data, os.environ)
+    _check_speaks_http()
     check_access(load(AccessSettings), settings.host)
     # What is wrong with it counts before the lengths of what would be in it.
     workspace.check()
@@ -306,6 +307,16 @@ def _addresses(services: tuple[Service, ...], data: Path) -> dict[str, str]:
                 raise _is_of_a_server(_setting(service.lane, name))
         addresses[service.lane] = _absolute(urls["DATABASE_URL"]) or f"sqlite:///{data / f'{service.lane}.sqlite'}"
     return addresses
+
+
+def _check_speaks_http() -> None:
+    """Raises ConfigurationError for certificates: the addresses that a run says, and its keys, are for HTTP."""
+    files = load(GatewaySettings).server_files
+    if files is not None:
+        raise ConfigurationError(
+            f"{files.prefix}CERTIFICATE: `coordinator dev module:NAME` serves HTTP, for this machine: unset "
+            f"{files.prefix}*, or run the processes on your servers (`coordinator run`, `coordinator gateway`)"
+        )
 
 
 def _elsewhere(known: Registry, names: Sequence[str]) -> Sequence[str]:

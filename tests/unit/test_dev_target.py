@@ -79,6 +79,16 @@ def test_a_setting_that_names_a_server_is_refused_by_name_and_nothing_is_made(
     assert not (tmp_path / ".dev").exists()
 
 
+def test_certificates_are_refused_by_name_and_nothing_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AMQP_URL", raising=False)
+    monkeypatch.setenv(APP_SETTING, SEATS)
+    for name in ("GATEWAY_TLS_CERTIFICATE", "GATEWAY_TLS_KEY"):
+        monkeypatch.setenv(name, str(tmp_path / "it.pem"))
+    with pytest.raises(ConfigurationError, match=r"^GATEWAY_TLS_CERTIFICATE: .* serves HTTP.*unset GATEWAY_TLS_\*"):
+        one_process.run(tmp_path / ".dev")
+    assert not (tmp_path / ".dev").exists()
+
+
 def test_a_folder_whose_sockets_would_have_too_long_a_path_is_refused_and_nothing_is_made(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
