@@ -7,7 +7,7 @@ from typing import TypeVar
 import click
 
 from coordinator.operate.open import lane_admin
-from coordinator.operate.output import EXIT_REFUSED, print_json
+from coordinator.operate.output import EXIT_REFUSED, EXIT_USAGE, print_json
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.text import printable
 from coordinator.stores.admin import LaneAdmin
@@ -22,6 +22,8 @@ class AskedLanes:
     def __init__(self, *, are_named: bool) -> None:
         self._are_named = are_named
         self._away: list[str] = []
+        self._status = EXIT_REFUSED
+        """For the end where a lane could not be asked: one that no other try mends counts more."""
 
     def ask(self, lane: str, read: Callable[[LaneAdmin], T]) -> T | None:
         """What there is in the database of a lane; None: it could not be asked.
@@ -37,6 +39,8 @@ class AskedLanes:
             if isinstance(error, ConfigurationError) and self._are_named:
                 raise
             self._away.append(str(error))
+            if isinstance(error, ConfigurationError):
+                self._status = EXIT_USAGE
         return None
 
     def show(
@@ -61,4 +65,4 @@ class AskedLanes:
         for text in self._away:
             click.echo(f"coordinator: {printable(text)}", err=True)
         if self._away:
-            sys.exit(EXIT_REFUSED)
+            sys.exit(self._status)

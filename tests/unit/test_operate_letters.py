@@ -575,7 +575,7 @@ def test_a_broker_that_goes_away_half_way_leaves_what_was_done_told(
 def test_a_lane_that_is_away_is_named_and_the_others_are_shown(world: World, tmp_path: Path) -> None:
     world.bury()
     world.environment["ITEMS_DATABASE_URL"] = f"sqlite:///{tmp_path}/nowhere/items.db"
-    ran = world.run("dead", "list", expect=1)
+    ran = world.run("dead", "list", expect=2)
     assert "users.ghost" in ran.stdout
     assert "ITEMS_DATABASE_URL: there is no file" in ran.stderr
     assert "PAYMENTS_DATABASE_URL" in ran.stderr
