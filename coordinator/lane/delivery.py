@@ -9,6 +9,7 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Ref, Row
 from coordinator.service.trace_context import TraceContext
 from coordinator.stores.lane_tables import DeadLetter, OutboxEntry, Timer
+from coordinator.stores.port import Trouble
 
 
 class OldLetter(Struct, frozen=True, kw_only=True):
@@ -116,7 +117,8 @@ class Suspension(Struct, frozen=True):
     """The database is away or busy, or an operator must act: acknowledge nothing, and offer the same deliveries again
     after the delay. `cause` is the kind of its `reason`. `is_blocked`: an operator must act. `is_outdated`: a process
     of a newer release must have the lane: give it up, so that one gets it, if there is one. `needs_mark`: the transport
-    may know how far the lane had come, and tells it with the next channel."""
+    may know how far the lane had come, and tells it with the next channel. `trouble`: what to look at where that is the
+    database."""
 
     delay_s: float
     reason: str
@@ -124,6 +126,7 @@ class Suspension(Struct, frozen=True):
     needs_mark: bool = False
     is_outdated: bool = False
     cause: SuspensionCause = "database"
+    trouble: Trouble = "away"
 
 
 class Deposed(Struct, frozen=True):

@@ -4,7 +4,7 @@ from coordinator.lane.basis import Blocked, HeldByMove, Outdated, PausedByOperat
 from coordinator.lane.delivery import Suspension, SuspensionCause
 from coordinator.lane.high_water import CommitsLost, MarkOutdated
 from coordinator.runtime.settings import LaneSettings
-from coordinator.stores.port import Conflict, Refusal, StoreUnavailable
+from coordinator.stores.port import Conflict, Refusal, StoreUnavailable, trouble_of
 
 _CONFLICT_DELAY_S = 0.01
 _REFUSAL_DELAY_S = 0.05
@@ -44,7 +44,13 @@ class Pauses:
 
     def idle(self, error: Exception) -> Suspension:
         """The verdict on a look at the database: no batch waits, so the next one is tried at once."""
-        return Suspension(WATCH_EVERY_S, _reason(error), is_blocked=isinstance(error, Blocked), cause=_cause(error))
+        return Suspension(
+            WATCH_EVERY_S,
+            _reason(error),
+            is_blocked=isinstance(error, Blocked),
+            cause=_cause(error),
+            trouble=trouble_of(error),
+        )
 
     def after(self, error: Exception) -> Suspension:
         """The pause after a failure."""
@@ -64,7 +70,7 @@ class Pauses:
             first_s = _REFUSAL_DELAY_S if isinstance(error, Refusal) else _CONFLICT_DELAY_S
         delay_s = min(first_s * 2 ** min(self._failures, 16), self._settings.retry_delay_s_max)
         self._failures += 1
-        return Suspension(delay_s, _reason(error), cause=_cause(error))
+        return Suspension(delay_s, _reason(error), cause=_cause(error), trouble=trouble_of(error))
 
 
 _CAUSES: tuple[tuple[type[Exception], SuspensionCause], ...] = (

@@ -35,8 +35,8 @@ def lane_todo(condition: LaneCondition) -> str | None:
             return ASK_OTHERS
         case "stuck":
             return (
-                f"look at the coordinator of lane {lane}: its /readyz and its log say what it waits for. Where they say "
-                "nothing, the first command may wait for an earlier one of its publisher session, for "
+                f"look at the coordinator of lane {lane}: its /readyz and its log say what it waits for. Where they "
+                "say nothing, the first command may wait for an earlier one of its publisher session, for "
                 "LANE_GAP_TIMEOUT_S at most"
             )
     return None

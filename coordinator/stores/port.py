@@ -11,7 +11,8 @@ A store is used by one thread. Its errors say what became of the transaction, an
     ├── Conflict            the database aborted the transaction to resolve a conflict; nothing was committed
     └── StoreUnavailable    the database is away, or takes nothing, since a right, a table or space is missing; a
         │                   commit may or may not have happened
-        └── NotAdmitted         it answers, and refuses this user, password, database, TLS or use of a table
+        ├── NotAdmitted         it answers, and refuses this user, password, database, TLS or use of a table
+        └── DiskFull            its disk has no room
 
 A command is the culprit of a refusal only if its neighbours are committed without it. So an error that every batch
 would meet is StoreUnavailable, which says what to do. An error that may be either is BatchRefused: the lane finds out.
@@ -87,6 +88,21 @@ class StoreUnavailable(StoreError):
 class NotAdmitted(StoreUnavailable):
     """Raised when the server answers, and refuses this user, password, database or use of a table, or has not the TLS
     that the address asks for. A coordinator that starts does not wait then."""
+
+
+class DiskFull(StoreUnavailable):
+    """Raised where the disk that the database is on has no room."""
+
+
+Trouble: TypeAlias = Literal["away", "not_admitted", "disk_full"]
+"""What somebody has to look at where a database takes nothing."""
+
+
+def trouble_of(error: Exception) -> Trouble:
+    """That of an error."""
+    if isinstance(error, DiskFull):
+        return "disk_full"
+    return "not_admitted" if isinstance(error, NotAdmitted) else "away"
 
 
 class UnfitTables(ConfigurationError):

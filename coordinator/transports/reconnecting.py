@@ -73,7 +73,8 @@ class Reconnecting:
                 up_s = self._end()
             if up_s is not None:
                 self._note_end(is_steady=up_s >= STEADY_S)
-            self._log_loss(f"{reason}{'' if self._was_connected else self._default}", up_s)
+            is_refused = isinstance(reason, ConfigurationError)
+            self._log_loss(f"{reason}{'' if self._was_connected else self._default}", up_s, is_refused=is_refused)
             # Processes must not all connect at once when a broker comes back.
             await asyncio.sleep(self._delay_s * (0.5 + 0.5 * self._chance()))
             self._delay_s = min(self._delay_s * 2, max(self._delay_s, self._settings.reconnect_delay_s_max))
@@ -101,7 +102,7 @@ class Reconnecting:
             self._delay_s = self._settings.reconnect_delay_s
         self._was_steady = is_steady
 
-    def _log_loss(self, reason: str, up_s: float | None) -> None:
+    def _log_loss(self, reason: str, up_s: float | None, *, is_refused: bool) -> None:
         """Log a change at once, and a lasting state once a minute. `up_s` is how long it was connected; None: never."""
         self.reason = reason
         self._failures += 1
@@ -116,8 +117,13 @@ class Reconnecting:
         if up_s is not None:
             log.warning("broker_connection_lost", **about)
         else:
-            log.warning("broker_unavailable", what_to_do=_what_to_check(), **about)
+            log.warning("broker_unavailable", what_to_do=_what_to_check(is_refused=is_refused), **about)
 
 
-def _what_to_check() -> str:
+def _what_to_check(*, is_refused: bool) -> str:
+    if is_refused:
+        return (
+            "the broker runs, and refuses the login or a right, as the error tells: give that back there; or set the "
+            f"new password in {broker_setting()}, and start this process again, since it reads that once"
+        )
     return f"see that the broker runs, that this machine reaches it, and that {broker_setting()} names it"

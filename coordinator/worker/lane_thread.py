@@ -12,6 +12,7 @@ from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import Ref, Row
 from coordinator.service.service import LeaseProof, Projection
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.port import Trouble
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.port import Carrier
 from coordinator.worker.lane_gauges import show_state
@@ -66,6 +67,12 @@ class LaneThread:
         """The kind of that reason."""
         suspension = self._loop.suspension
         return None if suspension is None else suspension.cause
+
+    @property
+    def trouble(self) -> Trouble:
+        """What to look at where that is the database."""
+        suspension = self._loop.suspension
+        return "away" if suspension is None else suspension.trouble
 
     @property
     def awaits_database(self) -> bool:

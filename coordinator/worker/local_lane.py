@@ -35,6 +35,7 @@ from coordinator.worker.lane_spans import awaited_of_lane
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.lock_watch import LockWatch
 from coordinator.worker.outbox_watch import left_in_outbox, marker_id
+from coordinator.worker.suspended_words import suspended_words
 
 log = structlog.get_logger("inprocess")
 
@@ -125,7 +126,8 @@ class LocalLane:
         if self.lost_reason is not None:
             return f"lane {self.name} does not run here any more"
         if self._kept_reason is not None:
-            return f"lane {self.name} is suspended"
+            trouble = "away" if self._lane_thread is None else self._lane_thread.trouble
+            return f"lane {self.name} is suspended: {suspended_words(self.suspended_cause, trouble)}"
         return None if self.unready_reason is None else f"what lane {self.name} accepts cannot be written"
 
     @property

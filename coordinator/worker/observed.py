@@ -18,7 +18,7 @@ from coordinator.service.descriptions import described
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.personal import personal_fields
 from coordinator.service.rows import Row, key_columns, key_of, shown_key
-from coordinator.stores.port import Lease
+from coordinator.stores.port import Lease, Trouble
 
 COMMANDS = Counter("coordinator_lane_commands_total", "Commands settled.", ["lane", "type", "status"])
 REPLAYED = Counter("coordinator_lane_replayed_total", "Commands whose recorded outcome was returned again.", ["lane"])
@@ -57,11 +57,18 @@ OTHER: Final = "other"
 log = structlog.get_logger("lane")
 
 
-def what_to_check(lane: str) -> str:
-    """What somebody may do about a database of this lane that is away."""
-    return (
-        f"see that the server runs, that this machine reaches it, and that {settings_prefix(lane)}DATABASE_URL names it"
-    )
+def what_to_check(lane: str, trouble: Trouble = "away") -> str:
+    """What somebody may do about a database of this lane that takes nothing."""
+    address = f"{settings_prefix(lane)}DATABASE_URL"
+    if trouble == "disk_full":
+        return f"make room on the disk of the database that {address} names: the lane goes on by itself"
+    if trouble == "not_admitted":
+        return (
+            f"the server runs, and does not admit what {address} says, or refuses it a right, as the reason tells: "
+            "give that back there (`coordinator database-accounts` prints the rights); or set the new password in "
+            f"{address}, and start this process again, since it reads that once"
+        )
+    return f"see that the server runs, that this machine reaches it, and that {address} names it"
 
 
 class Observed:
@@ -156,7 +163,7 @@ class Observed:
         if is_first and suspension.delay_s > 0:
             about = {"cause": suspension.cause, "reason": suspension.reason, "retry_s": suspension.delay_s}
             if suspension.cause == "database":
-                about |= self._database | {"what_to_do": what_to_check(self._lane)}
+                about |= self._database | {"what_to_do": what_to_check(self._lane, suspension.trouble)}
             log.error("lane_suspended", lane=self._lane, **about)
 
     def deposed(self) -> None:

@@ -37,7 +37,7 @@ from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
 from coordinator.stores.open import open_admin, open_store
-from coordinator.stores.port import Store, StoreError, StoreUnavailable
+from coordinator.stores.port import Store, StoreError, StoreUnavailable, trouble_of
 from coordinator.stores.sqlite.file import check_lasts, file_of
 from coordinator.stores.watched import CALLS, WatchedStore
 from coordinator.transports.inbox import Inbox
@@ -230,7 +230,8 @@ class CoordinatorProcess:
             # As it is wanted, where it was started before the switch.
             log.warning("lane_awaits_move", **about)
         else:
-            log.error("database_unavailable", what_to_do=what_to_check(self._service.lane), **about)
+            advice = what_to_check(self._service.lane, trouble_of(error))
+            log.error("database_unavailable", what_to_do=advice, **about)
 
     async def _shut_down(self, *, expected: bool) -> int:
         """Finish the batch in flight, carry out its settlement, and drop the connections."""

@@ -62,7 +62,11 @@ def test_a_database_that_is_away_is_named_with_what_to_check() -> None:
     with capture_logs() as lines:
         observed.suspended(Suspension(1.0, "PostgreSQL: connection refused"), is_first=True)
         observed.suspended(Suspension(1.0, "paused by an operator", cause="paused"), is_first=True)
-    away, paused = lines
+        observed.suspended(Suspension(1.0, "PostgreSQL: no", trouble="not_admitted"), is_first=True)
+        observed.suspended(Suspension(1.0, "SQLite: full", trouble="disk_full"), is_first=True)
+    away, paused, refused, full = lines
+    assert "set the new password in USERS_DATABASE_URL, and start this process again" in refused["what_to_do"]
+    assert "make room on the disk of the database that USERS_DATABASE_URL names" in full["what_to_do"]
     assert (away["cause"], away["server.address"], away["server.port"]) == ("database", "db.internal", 5432)
     assert "USERS_DATABASE_URL" in away["what_to_do"]
     assert (paused["cause"], "what_to_do" in paused, "server.port" in paused) == ("paused", False, False)

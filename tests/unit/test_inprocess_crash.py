@@ -130,7 +130,8 @@ async def test_a_lane_that_is_suspended_or_cannot_write_its_journal_is_not_conne
                 await execute(writes, OpenAccount(owner="b"), Account, WriteOptions(wait_s=0))
             await asyncio.to_thread(wait_until, lambda: not writes.connected, "it is suspended")
             assert "lane ledger is suspended: " in writes.unready_reason
-            assert writes.problem == "lane ledger is suspended", "for anybody: the reason may quote rows"
+            said = "lane ledger is suspended: somebody keeps rows or tables of its database locked"
+            assert writes.problem == said, "for anybody: the reason may quote rows"
             somebody.execute("ROLLBACK")
             await asyncio.to_thread(wait_until, lambda: writes.connected, "it goes on")
             monkeypatch.setattr(FileJournal, "write", _full)

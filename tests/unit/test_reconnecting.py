@@ -98,6 +98,16 @@ async def test_half_of_a_pause_is_chance(monkeypatch: pytest.MonkeyPatch) -> Non
     assert attempts.pauses_s == [0.125]
 
 
+async def test_a_login_that_is_refused_is_named_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = ConfigurationError("RabbitMQ at 127.0.0.1:5672 refuses this user")
+    attempts = Attempts(monkeypatch, was_up, refused, was_up)
+    with capture_logs() as lines:
+        await attempts.run()
+    (line,) = [line for line in lines if line["event"] == "broker_unavailable"]
+    assert "refuses the login or a right" in line["what_to_do"]
+    assert "in AMQP_URL, and start this process again" in line["what_to_do"]
+
+
 async def test_an_outage_is_one_line_a_minute_and_each_change_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     refused, forced = BrokerUnavailable("refused"), BrokerUnavailable("no vhost")
     attempts = Attempts(monkeypatch, was_up, *[refused] * 600, forced, was_up)

@@ -16,6 +16,7 @@ from coordinator.stores.port import (
     BatchFault,
     BatchRefused,
     Conflict,
+    DiskFull,
     Lack,
     NotAdmitted,
     StoreError,
@@ -62,6 +63,7 @@ _FAULTS: Final = {
     4025,  # CHECK, of MariaDB
 }
 # Space, memory, connections, rights, a server that only reads or goes down.
+_DISK_FULL: Final = 1021
 _OUTAGES: Final = {
     *(1003, 1005, 1010, 1016, 1021, 1026, 1030, 1037, 1038, 1040, 1041, 1042, 1043, 1044, 1045, 1046, 1047, 1049),
     *(1053, 1077, 1078, 1079, 1080, 1114, 1129, 1130, 1135, 1152, 1158, 1159, 1160, 1161, 1180, 1184, 1194, 1195),
@@ -144,7 +146,7 @@ def translated(error: pymysql.MySQLError, names: Collection[str]) -> StoreError:
     if number in _NOT_ADMITTED or _is_of_tls(error):
         return NotAdmitted(f"MySQL: {text}: {MAKES_ROLES}" if number in _NO_LOGIN else f"MySQL: {text}")
     if number in _OUTAGES or number in _CLIENT_ERRORS:
-        return StoreUnavailable(f"MySQL: {text}")
+        return (DiskFull if number == _DISK_FULL else StoreUnavailable)(f"MySQL: {text}")
     if number in _NO_RIGHT and _names(error, names):
         return NotAdmitted(
             f"MySQL: {text}: GRANT the lane's user what it needs (`coordinator database-accounts` prints it)"

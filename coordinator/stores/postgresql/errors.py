@@ -15,6 +15,7 @@ from coordinator.stores.port import (
     BatchFault,
     BatchRefused,
     Conflict,
+    DiskFull,
     Lack,
     NotAdmitted,
     StoreError,
@@ -33,6 +34,7 @@ _CONFLICTS: Final = {"40001", "40P01", _LOCK_NOT_AVAILABLE}  # serialization fai
 # Data, integrity, check options, limits, and the exceptions of the service's own triggers and functions.
 _FAULT_CLASSES: Final = {"21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0", "09"}
 # Connection, plans and statements that are out of date, authorization, resources, operators, the server itself.
+_DISK_FULL: Final = "53100"
 _OUTAGE_CLASSES: Final = {"08", "0A", "25", "26", "40", "53", "57", "58", "F0"}
 _NOT_ADMITTED: Final = {"28", "3D"}  # authorization, no such database
 # libpq gives no SQLSTATE for a refused connection. A refusal in another language counts as an outage.
@@ -149,7 +151,7 @@ def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one retu
     if state[:2] in _NOT_ADMITTED:
         return NotAdmitted(f"PostgreSQL: {text}")
     if state[:2] in _OUTAGE_CLASSES or state in _CORRUPT:
-        return StoreUnavailable(f"PostgreSQL: {text}")
+        return (DiskFull if state == _DISK_FULL else StoreUnavailable)(f"PostgreSQL: {text}")
     if state == _NO_RIGHT:
         return NotAdmitted(
             f"PostgreSQL: {text}: GRANT the lane's role what it needs (`coordinator database-accounts` prints it)"

@@ -22,6 +22,7 @@ from coordinator.stores.port import (
     BatchRefused,
     Changes,
     Conflict,
+    DiskFull,
     Lease,
     Read,
     StoreError,
@@ -98,6 +99,8 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
         match code & 0xFF:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return Conflict(str(error))
+            case sqlite3.SQLITE_FULL:
+                return DiskFull(f"SQLite: {text}")
             case sqlite3.SQLITE_ERROR:
                 if self._is_of_our_schema(text):
                     return StoreUnavailable(_of_schema(text))
