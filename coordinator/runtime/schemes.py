@@ -11,6 +11,8 @@ _DRIVERS: Final = {
     "sqlite": ("aiosqlite", "pysqlite"),
 }
 """Which an address of SQLAlchemy names behind its kind of database; here nobody chooses one."""
+_SERVER: Final = "postgresql://"
+"""An address that may be of it, and may be of no file, is one for readers."""
 OWN_WORDS: Final = {"postgres": "postgresql"} | {
     f"{kind}+{driver}": kind for kind, drivers in _DRIVERS.items() for driver in drivers
 }
@@ -33,4 +35,6 @@ def begins_wrongly(schemes: tuple[str, ...], value: str) -> str:
     named = f"{', '.join(others)} or {last}" if others else last
     own = OWN_WORDS.get(value.partition("://")[0])
     hint = f": write {own}://" if own is not None and f"{own}://" in schemes else ""
+    if value.startswith("sqlite://") and _SERVER in schemes:
+        hint = ": leave this unset for a file, which is read by its DATABASE_URL"
     return f"it must begin with {named}{hint}"

@@ -33,6 +33,13 @@ def test_no_regular_expression_reaches_who_sets_it(
     assert not set(said) & set("^$|\\[]*"), line
 
 
+def test_the_reader_of_a_file_is_told_to_leave_the_setting_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEATS_DATABASE_URL", "sqlite:////srv/seats.sqlite")
+    monkeypatch.setenv("SEATS_READER_URL", "sqlite:////srv/seats.sqlite")
+    with pytest.raises(ConfigurationError, match=r"^SEATS_READER_URL: .*leave this unset for a file"):
+        load(DatabaseSettings, prefix="SEATS_")
+
+
 @pytest.mark.parametrize("setting", ["DATABASE_URL", "READER_URL"])
 @pytest.mark.parametrize(
     ("given", "meant"),
