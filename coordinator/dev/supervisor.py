@@ -229,7 +229,10 @@ class Supervisor:
         deaths = self._deaths.setdefault(member.name, collections.deque(maxlen=DEATHS_MAX + 1))
         deaths.append(now)
         if len(deaths) > DEATHS_MAX and now - deaths[0] <= DEATHS_WINDOW_S:
-            say(f"{member.title} died {len(deaths)} times within {DEATHS_WINDOW_S:.0f} s: giving up")
+            say(
+                f"{member.title} died {len(deaths)} times within {DEATHS_WINDOW_S:.0f} s: giving up (one that you kill "
+                "yourself counts, too)"
+            )
             raise _GaveUp
         try:
             self._aside(member.start, member.kill)

@@ -255,7 +255,7 @@ def test_one_that_dies_more_than_three_times_in_a_minute_ends_the_run_with_statu
     assert one.end() == 1
     assert one.said.count("lane died: exit status 7") == 3
     assert "I cannot live" in one.said
-    assert "lane died 4 times within 60 s: giving up" in one.said
+    assert "lane died 4 times within 60 s: giving up (one that you kill yourself counts, too)" in one.said
     assert eventually_gone(pids)
 
 
