@@ -4,7 +4,9 @@ That each of these waits is noted, and told, is tried where it is made, and in t
 """
 
 import socket
-from contextlib import closing
+import threading
+import time
+from contextlib import closing, suppress
 
 import pytest
 
@@ -60,6 +62,28 @@ def test_who_operates_waits_for_no_server_that_takes_connections_and_says_nothin
         url = f"{scheme}://ada:secret@127.0.0.1:{silent.getsockname()[1]}/seats"
         with closing(open_admin(url, "seats")) as admin, pytest.raises(DatabaseUnavailable):
             admin.state()
+
+
+@pytest.mark.timeout(60)
+def test_who_operates_waits_for_no_mysql_that_greets_byte_by_byte() -> None:
+    ends = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        with suppress(OSError):
+            client, _ = server.accept()
+            with client:
+                client.sendall(b"\xff\xff\x00\x00")
+                while not ends.wait(0.5):
+                    client.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        url = f"mysql://ada:secret@127.0.0.1:{server.getsockname()[1]}/seats"
+        began_s = time.monotonic()
+        with closing(open_admin(url, "seats")) as admin, pytest.raises(DatabaseUnavailable, match="within 9 s"):
+            admin.state()
+        assert time.monotonic() - began_s < 15.0
+        ends.set()
 
 
 def test_a_provider_is_silent_from_its_last_answer_on_for_as_long_as_somebody_waits() -> None:

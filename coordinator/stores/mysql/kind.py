@@ -30,6 +30,7 @@ from coordinator.stores.mysql.grants import (
 from coordinator.stores.mysql.migration_lock import migration_holder, migration_lock, transaction_holders
 from coordinator.stores.mysql.narrow_texts import narrow_texts
 from coordinator.stores.mysql.nodes import ALL, READS, first_that_takes
+from coordinator.stores.mysql.opening import opening
 from coordinator.stores.mysql.session import set_up
 from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Lack, Store
@@ -75,12 +76,15 @@ class _Mysql(Dialect):
 
         def connect(dialect: Any, _record: object, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
             # The driver's limit for connecting ends where a server takes the connection, and says nothing.
-            limited = {**named, "read_timeout": connect_timeout_s}
+            limited = {**named, "read_timeout": connect_timeout_s, "defer_connect": True}
 
-            def to(host: Mapping[str, Any]) -> Any:
-                return dialect.connect(*given, **{**limited, "host": host["host"], "port": host["port"]})
+            with opening(connect_timeout_s) as opened:
 
-            return first_that_takes(hosts, to, waits=ALL).connection
+                def to(host: Mapping[str, Any]) -> Any:
+                    made = dialect.connect(*given, **{**limited, "host": host["host"], "port": host["port"]})
+                    return opened.connect(made)
+
+                return first_that_takes(hosts, to, waits=ALL).connection
 
         event.listen(engine, "do_connect", connect)
         event.listen(engine, "connect", partial(_limit_statements, silence_s))
