@@ -85,7 +85,10 @@ def test_a_lane_that_nobody_consumes_names_what_does_not_answer(backlog: int, wa
 def test_a_paused_lane_that_nobody_consumes_says_both() -> None:
     """Resumed, it would go on no further."""
     status = LaneStatus(lane="users", sequence=7, rate=0.0, consumers=1, is_paused=True, paused="a release", errors=[])
-    assert state_of(status, 0, [AWAY], 0.0, is_local=False) == ("paused", "a release")
+    answering = [AWAY, coordinator("standby", lane="users")]
+    assert state_of(status, 0, answering, 0.0, is_local=False) == ("paused", "a release")
+    hangs = "a release; its coordinator at http://c:1 does not answer"
+    assert state_of(status, 0, [AWAY], 0.0, is_local=False) == ("paused", hangs)
     status.consumers = status.ready = 0
     state, why = state_of(status, 0, [AWAY], 0.0, is_local=False)
     assert (state, why) == ("paused", "a release; no coordinator consumes its queue; http://c:1 does not answer")
