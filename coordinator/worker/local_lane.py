@@ -127,7 +127,9 @@ class LocalLane:
             return f"lane {self.name} does not run here any more"
         if self._kept_reason is not None:
             trouble = "away" if self._lane_thread is None else self._lane_thread.trouble
-            return f"lane {self.name} is suspended: {suspended_words(self.suspended_cause, trouble)}"
+            late = self.late.late
+            why = suspended_words(self.suspended_cause, trouble) if late is None else f"it waits for {late.what}"
+            return f"lane {self.name} is suspended: {why}"
         return None if self.unready_reason is None else f"what lane {self.name} accepts cannot be written"
 
     @property

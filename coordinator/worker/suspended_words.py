@@ -22,6 +22,6 @@ _OF_TROUBLE: Final[dict[Trouble, str]] = {
 
 
 def suspended_words(cause: SuspensionCause | None, trouble: Trouble) -> str:
-    """None: the cause is not known, as where an answer is late."""
+    """None: the cause is not known, as where it has just ended."""
     said = _OF_TROUBLE.get(trouble) if cause == "database" else None
     return said or _OF_CAUSE[cause or "database"]

@@ -190,6 +190,7 @@ async def test_a_monolith_says_that_a_database_does_not_answer(
             writing = asyncio.create_task(execute(writes, OpenAccount(owner="Bob"), Account, WriteOptions()))
             await until(lambda: "the database (begin)" in writes.unready_reason)
             assert writes.unready_reason.startswith("lane ledger is suspended: it has waited")
+            assert writes.problem == "lane ledger is suspended: it waits for the database (begin)"
             await until(lambda: said() == ["answer_late"])
             hanging.answers.set()
             await writing
@@ -210,6 +211,7 @@ async def test_a_monolith_says_that_a_handler_does_not_return(monkeypatch: pytes
     async with InProcessWrites({LEDGER.name: MemoryStore(MemoryDatabase())}, [service]) as writes:
         writing = asyncio.create_task(execute(writes, OpenAccount(owner="Ada"), Account, WriteOptions()))
         await until(lambda: "a handler" in writes.unready_reason)
+        assert writes.problem == "lane ledger is suspended: it waits for its own code, most likely a handler"
         goes_on.set()
         await writing
         await until(lambda: writes.connected)
