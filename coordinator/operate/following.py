@@ -76,9 +76,11 @@ class Follower:
         try:
             with self._open(lane) as admin:
                 found = stops_of(known_in(admin, lane, command_id))
-            if not found and sender is not None and sender != lane and self._can_be_asked(sender):
+            # What was cancelled here may not have come yet.
+            has_come = any(stop.kind != "cancelled" for stop in found)
+            if not has_come and sender is not None and sender != lane and self._can_be_asked(sender):
                 with self._open(sender) as admin:
-                    found = stops_of(known_in(admin, sender, command_id))
+                    found = stops_of(known_in(admin, sender, command_id)) or found
         except (Unavailable, ConfigurationError) as error:
             yield Stop(kind="away", lane=lane, text=f"for lane {lane}", command_id=command_id, why=str(error))
             return

@@ -1,8 +1,9 @@
 """What is said of a saga that stands still: why, for operators, and the line that takes it up again."""
 
 import shlex
+from contextlib import nullcontext
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import msgspec
@@ -12,15 +13,16 @@ from sqlalchemy import create_engine, insert
 from coordinator.operate.conditions import UNASKED, LaneCondition
 from coordinator.operate.effects_conditions import EffectsCondition
 from coordinator.operate.finding import Finder
-from coordinator.operate.following import outside_stop
+from coordinator.operate.following import Follower, outside_stop
 from coordinator.operate.found import FoundSaga
 from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operate.output import now
-from coordinator.operate.places import Stop
+from coordinator.operate.places import Known, Stop
 from coordinator.operate.saga_standing import standing_of
 from coordinator.registry import registry
 from coordinator.service.rows import Row
 from coordinator.service.saga_timeline import SagaStep
+from coordinator.stores.admin import EmittedSummary, OnItsWay
 from shared.users.model import metadata
 from shared.users.purchases.model import Purchase
 from tests.unit.test_operate_letters import World, world
@@ -141,6 +143,42 @@ def test_a_step_that_nobody_has_any_more_is_said_to_be_withdrawn_or_lost(known: 
     assert "see by whom (coordinator audit users --operators)" in (saga.todo or "")
     assert '"even_if_running":true' in (saga.todo or "")
     assert "coordinator send users.resume_purchase" in (saga.todo or "")
+
+
+def test_a_cancelled_step_that_its_sender_still_has_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lane answers it once it comes."""
+    at = now() - timedelta(seconds=60)
+    emitted = EmittedSummary(
+        id=1, target="payments", command_id=STEP, type="payments.open", created_at=at, continuation=None, options=None
+    )
+    ways = {"payments": OnItsWay(cancelled_at=at), "users": OnItsWay(emitted=emitted)}
+
+    def known_in(_: object, lane: str, command_id: str) -> Known:
+        return Known(
+            lane=lane,
+            command_id=command_id,
+            entry=None,
+            replay=None,
+            letters=[],
+            parked=None,
+            parked_letter=None,
+            keeps=None,
+            way=ways[lane],
+        )
+
+    monkeypatch.setattr("coordinator.operate.following.known_in", known_in)
+    idle = {lane: LaneCondition(lane=lane, state="idle", why=None, waiting=0) for lane in ways}
+    purchase, step = waits_for_a_payment(at)
+    follower = Follower(lambda _: nullcontext(cast(Any, None)), idle)
+
+    def said() -> dict[str, Any]:
+        stops = list(follower.command("payments", STEP, "payments.open", "users"))
+        return standing_of("purchase", purchase, [step], stops, registry().service("users"), idle)
+
+    assert "nobody has it" not in (said()["why"] or "")
+    assert "In the outbox of lane users, for payments" in said()["where"]
+    ways["users"] = OnItsWay()
+    assert (said()["why"] or "").startswith("nobody has it: lane payments is idle")
 
 
 @pytest.mark.parametrize("asked_ago_s", [60, 1])
