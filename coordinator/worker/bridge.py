@@ -152,7 +152,7 @@ class LaneBridge:
                     self._put(channel, delivery)
                 if mark is not None or deliveries:
                     ask_in_s = None
-                elif ask_in_s is not None and self.unready_reason is None:
+                elif ask_in_s is not None and not self._inbox.is_closed and self.unready_reason is None:
                     # RabbitMQ tells a consumer by a delivery only that the queue is its, and so is the mark. Meanwhile
                     # the lane goes on with what comes from its own process.
                     self._consumer.wake(new_command_id())

@@ -205,6 +205,13 @@ async def test_a_broker_that_delivers_nothing_is_asked_for_a_delivery_which_brin
     assert len(elsewhere.woken) == 1, "it has answered"
 
 
+async def test_a_process_that_ends_asks_the_broker_for_nothing(elsewhere: Elsewhere) -> None:
+    stores = {"orders": MemoryStore(MemoryDatabase())}
+    async with InProcessWrites(stores, [ORDERS], targets={"orders", "stock"}, broker=cast(Any, elsewhere)):
+        pass
+    assert (elsewhere.is_stopped, elsewhere.woken) == (True, [])
+
+
 async def test_nothing_is_acknowledged_before_it_is_committed(elsewhere: Elsewhere, writes: InProcessWrites) -> None:
     del writes
     ENTERED.clear()
