@@ -4,11 +4,16 @@ import asyncio
 import sqlite3
 from pathlib import Path
 
+import pymysql
 import pytest
+from pymongo.errors import OperationFailure, PyMongoError
 from structlog.testing import capture_logs
 
 from coordinator.client.writes import WriteOptions, execute
 from coordinator.service.errors import CommandPending
+from coordinator.stores.mongodb import errors as mongodb
+from coordinator.stores.mysql import errors as mysql
+from coordinator.stores.port import StoreUnavailable, trouble_of
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from coordinator.worker.inprocess import InProcessWrites
 from tests.support.ledger import LEDGER, Account, OpenAccount
@@ -32,6 +37,27 @@ class Small(SqliteStore):
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages + 4}")
         return connection
+
+
+@pytest.mark.parametrize(
+    ("error", "is_full"),
+    [
+        (pymysql.OperationalError(1021, "Disk full (/tmp); waiting for someone to free some space"), True),
+        (pymysql.OperationalError(1114, "The table 'users' is full"), True),
+        (pymysql.OperationalError(1030, 'Got error 28 "No space left on device" from storage engine InnoDB'), True),
+        (pymysql.OperationalError(1030, 'Got error 168 "Unknown error" from storage engine InnoDB'), False),
+        (OperationFailure("no space", 14031), True),
+        (OperationFailure("the primary stepped down", 189), False),
+    ],
+)
+def test_of_a_server_that_has_no_room_it_is_known(error: Exception, is_full: bool) -> None:
+    if isinstance(error, pymysql.MySQLError):
+        meant = mysql.translated(error, ())
+    else:
+        assert isinstance(error, PyMongoError)
+        meant = mongodb.translated(error)
+    assert isinstance(meant, StoreUnavailable)
+    assert trouble_of(meant) == ("disk_full" if is_full else "away")
 
 
 async def test_a_full_disk_is_named_in_the_log_and_to_whoever_asks_the_gateway(path: str) -> None:

@@ -5,7 +5,16 @@ from typing import Final
 
 from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
 
-from coordinator.stores.port import BatchFault, BatchRefused, Conflict, Lack, NotAdmitted, StoreError, StoreUnavailable
+from coordinator.stores.port import (
+    BatchFault,
+    BatchRefused,
+    Conflict,
+    DiskFull,
+    Lack,
+    NotAdmitted,
+    StoreError,
+    StoreUnavailable,
+)
 
 _DUPLICATE_KEY: Final = 11000
 _WRITE_CONFLICT: Final = 112
@@ -15,7 +24,7 @@ _FAULTS: Final = {_DUPLICATE_KEY, 52, 56, 57, 121, 257, 10334, 11001, 12582, 172
 _UNAUTHORIZED: Final = 13
 _NO_COLLECTION: Final = 26
 _NO_SUCH_LOGIN: Final = {11, 18, 334}  # no such user; a wrong password; a mechanism that the server does not take
-# Errors of a server that goes down, is no primary, or has no space left.
+# Errors of a server that goes down, or is no primary.
 _OUTAGES: Final = {
     6,
     7,
@@ -35,8 +44,8 @@ _OUTAGES: Final = {
     13388,
     13435,
     13436,
-    14031,
 }
+_DISK_FULL: Final = 14031
 
 # The driver has words only. Of a host's name one for threads, and one for a loop, have words of their own.
 _REFUSED_TLS: Final = re.compile(
@@ -75,6 +84,8 @@ def translated(error: PyMongoError) -> StoreError:  # noqa: PLR0911  # one retur
         return NotAdmitted(f"MongoDB: {text}: grant the lane's user the role readWrite")
     if codes & _NO_SUCH_LOGIN or _is_of_tls(error):
         return NotAdmitted(f"MongoDB: {text}")
+    if _DISK_FULL in codes:
+        return DiskFull(f"MongoDB: {text}")
     if _NO_COLLECTION in codes:
         return StoreUnavailable(f"MongoDB: {text}: run `coordinator migrate`")
     is_of_server = isinstance(error, OperationFailure) and not isinstance(error, ConnectionFailure)

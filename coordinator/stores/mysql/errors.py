@@ -62,8 +62,11 @@ _FAULTS: Final = {
     3819,  # CHECK, of MySQL
     4025,  # CHECK, of MariaDB
 }
+_DISK_FULL: Final = {1021, 1114}  # InnoDB says of it, too, that a table is full
+_OF_ENGINE: Final = 1030
+_NO_SPACE: Final = re.compile(r"\b28\b")
+"""The system's number for it, which the error of an engine quotes in any language of the server's."""
 # Space, memory, connections, rights, a server that only reads or goes down.
-_DISK_FULL: Final = 1021
 _OUTAGES: Final = {
     *(1003, 1005, 1010, 1016, 1021, 1026, 1030, 1037, 1038, 1040, 1041, 1042, 1043, 1044, 1045, 1046, 1047, 1049),
     *(1053, 1077, 1078, 1079, 1080, 1114, 1129, 1130, 1135, 1152, 1158, 1159, 1160, 1161, 1180, 1184, 1194, 1195),
@@ -146,7 +149,8 @@ def translated(error: pymysql.MySQLError, names: Collection[str]) -> StoreError:
     if number in _NOT_ADMITTED or _is_of_tls(error):
         return NotAdmitted(f"MySQL: {text}: {MAKES_ROLES}" if number in _NO_LOGIN else f"MySQL: {text}")
     if number in _OUTAGES or number in _CLIENT_ERRORS:
-        return (DiskFull if number == _DISK_FULL else StoreUnavailable)(f"MySQL: {text}")
+        is_full = number in _DISK_FULL or (number == _OF_ENGINE and _NO_SPACE.search(text) is not None)
+        return (DiskFull if is_full else StoreUnavailable)(f"MySQL: {text}")
     if number in _NO_RIGHT and _names(error, names):
         return NotAdmitted(
             f"MySQL: {text}: GRANT the lane's user what it needs (`coordinator database-accounts` prints it)"
