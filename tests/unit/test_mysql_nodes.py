@@ -1,7 +1,6 @@
 """Which of several hosts of MySQL takes a connection: the nodes of a Galera cluster."""
 
 import socket
-import threading
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -17,6 +16,7 @@ from coordinator.stores.mysql.driver_arguments import connections_of
 from coordinator.stores.mysql.lane_connection import open_lane_connection
 from coordinator.stores.mysql.nodes import NodeConnection, first_that_takes
 from coordinator.stores.mysql.reading import connect
+from tests.support.answering_server import answering
 
 NODE = {
     "wsrep_on": "ON",
@@ -191,34 +191,17 @@ NO_MYSQL = {
 @pytest.mark.parametrize("answer", NO_MYSQL.values(), ids=NO_MYSQL.keys())
 async def test_what_is_no_mysql_is_said_and_passed_over(answer: bytes) -> None:
     """The driver raises whatever its reading of the answer makes; one server of another kind hides no other."""
-    with socket.create_server(("127.0.0.1", 0), backlog=10) as server:
-        port = server.getsockname()[1]
+    with answering(lambda connection: connection.send(answer)) as port:
+        hosts = connections_of(parse_address(f"mysql://u:p@127.0.0.1:{port}/d"))
+        with pytest.raises(OperationalError, match="what answers is no MySQL or MariaDB"):
+            open_lane_connection(hosts)
+        with pytest.raises(OperationalError, match="what answers is no MySQL or MariaDB"):
+            await connect(host="127.0.0.1", port=port, user="u", password="p", connect_timeout=5)
+        both = [*hosts, {"host": "b", "port": 3306}]
 
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.send(answer)
+        def to(host: Mapping[str, Any]) -> Any:
+            return FakeConnection(NODE) if host["host"] == "b" else pymysql.connect(**host)
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            hosts = connections_of(parse_address(f"mysql://u:p@127.0.0.1:{port}/d"))
-            with pytest.raises(OperationalError, match="what answers is no MySQL or MariaDB"):
-                open_lane_connection(hosts)
-            with pytest.raises(OperationalError, match="what answers is no MySQL or MariaDB"):
-                await connect(host="127.0.0.1", port=port, user="u", password="p", connect_timeout=5)
-            both = [*hosts, {"host": "b", "port": 3306}]
-
-            def to(host: Mapping[str, Any]) -> Any:
-                return FakeConnection(NODE) if host["host"] == "b" else pymysql.connect(**host)
-
-            taken = first_that_takes(both, to)
-            assert taken.name == "b:3306"
-            assert "no MySQL" in taken.passed_over
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            thread.join()
+        taken = first_that_takes(both, to)
+        assert taken.name == "b:3306"
+        assert "no MySQL" in taken.passed_over

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import struct
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +10,7 @@ import uvloop
 from pymysql.err import OperationalError
 
 from coordinator.stores.mysql.reading import connect
+from tests.support.answering_server import answering
 
 ATTEMPTS, AT_ONCE = 400, 10
 """Without the translation of errors some of so many attempts end with another one."""
@@ -24,23 +24,13 @@ GREETING = (
 @pytest.fixture
 def resetting_port() -> Iterator[int]:
     """A server that greets, and ends each connection."""
-    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
 
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.send(GREETING)
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    def reset(connection: socket.socket) -> None:
+        connection.send(GREETING)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
+    with answering(reset) as port:
+        yield port
 
 
 def test_what_the_server_ends_is_an_error_of_the_driver_s(resetting_port: int) -> None:

@@ -134,6 +134,16 @@ async def answers_in_turn(port: int, first: tuple[bytes, ...], second: bytes) ->
         writer.close()
 
 
+async def answer_that_ends_its_connection(port: int, first: tuple[bytes, ...], *, is_pipelined: bool) -> bytes:
+    """What is answered to a request and the next one, which comes with it, or behind its answer."""
+    if is_pipelined:
+        answer = await exchange(port, b"".join(first) + NEXT)
+    else:
+        answer = await answers_in_turn(port, first, NEXT)
+    assert b"Connection: close" in answer
+    return answer
+
+
 @pytest.mark.parametrize("case", sorted(TRAILERS))
 @pytest.mark.parametrize("path", [b"/users", b"/nothing"])
 @pytest.mark.parametrize("is_pipelined", [False, True])
@@ -143,12 +153,8 @@ async def test_what_stands_behind_a_body_is_no_field_of_the_next_request(
     """aiohttp would take the last trailer for one: of whoever comes next, where a proxy shares its connections."""
     head = post(b"Transfer-Encoding: chunked", body=CHUNKED[:-2]).replace(b"/users", path, 1)
     parts = (head, *TRAILERS[case], b"\r\n")
-    if is_pipelined:
-        answer = await exchange(quick.port, b"".join(parts) + NEXT)
-    else:
-        answer = await answers_in_turn(quick.port, parts, NEXT)
+    answer = await answer_that_ends_its_connection(quick.port, parts, is_pipelined=is_pipelined)
     assert len(statuses(answer)) == 1, answer
-    assert b"Connection: close" in answer
 
 
 OFFERS = {name: b"Connection: Upgrade\r\nUpgrade: %s\r\n" % name.encode() for name in ("h2c", "websocket")}
@@ -161,12 +167,8 @@ async def test_no_request_behind_an_offer_of_another_protocol_stays_unanswered_o
     quick: RunningGateway, offer: str, body: bytes, is_pipelined: bool
 ) -> None:
     head = b"GET /users/7 HTTP/1.1\r\nHost: a\r\n" + OFFERS[offer] + b"Content-Length: %d\r\n\r\n" % len(body)
-    if is_pipelined:
-        answer = await exchange(quick.port, head + body + NEXT)
-    else:
-        answer = await answers_in_turn(quick.port, (head, body), NEXT)
+    answer = await answer_that_ends_its_connection(quick.port, (head, body), is_pipelined=is_pipelined)
     assert statuses(answer) == [200], answer
-    assert b"Connection: close" in answer
 
 
 @pytest.mark.parametrize("case", ["whole", "in parts"])
