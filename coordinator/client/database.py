@@ -18,7 +18,7 @@ from coordinator.service.errors import ConfigurationError, DatabaseUnavailable, 
 from coordinator.service.paging import Page, page_of
 from coordinator.service.rows import R, Row, key_columns, key_of
 from coordinator.stores.kinds import Database, driver_errors, is_of_value, kind_of, lack_of
-from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.mongodb.documents import Document, Documents, latest_of, row_of_document
 from coordinator.stores.moves import LaneMove, check_not_moved, decode_move
 from coordinator.stores.one_lane import LANES_READ_MAX, other_lane

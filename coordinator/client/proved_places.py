@@ -16,7 +16,8 @@ from coordinator.client.database import reading
 from coordinator.client.recency import connected
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.kinds import driver_errors, lack_of
-from coordinator.stores.lane_tables import LEASE_TABLE, metadata
+from coordinator.stores.lane_tables import metadata
+from coordinator.stores.lease_table import LEASE_TABLE
 
 WAIT_S: Final = 2.0
 """How long a reader waits for the proof of an entry."""

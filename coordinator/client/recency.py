@@ -17,7 +17,7 @@ from coordinator.client.reached_place import PAUSE_S, ReachedPlace, longer, now_
 from coordinator.client.read_turns import turn_of
 from coordinator.service.errors import NotRecent
 from coordinator.stores.kinds import Database
-from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.sql.hosts_in_turns import number_of_host
 

@@ -64,7 +64,8 @@ from coordinator.service.targets import Targets
 from coordinator.service.upgrades import Upgrade, by_type
 from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.kinds import Database
-from coordinator.stores.lane_tables import LEASE_TABLE, LogEntry
+from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.transports.port import CommandTransport
 

@@ -31,13 +31,16 @@ IN_RABBITMQ: Final = MarkPlace(
 
 
 def why_not_accepted(
-    lane: str, ends_at: int, up_to: int, mark: Mark | None, place: MarkPlace = IN_RABBITMQ
+    lane: str, ends_at: int, up_to: int, mark: Mark | None, place: MarkPlace = IN_RABBITMQ, *, is_other: bool = False
 ) -> str | None:
     """Why the loss of the sequences after `ends_at` up to `up_to` is not to be accepted; None: the kept mark shows it.
 
-    None for the mark: there is none.
+    None for the mark: there is none. `is_other`: the mark is of another history, so that also a database which has
+    come further lacks what was acknowledged.
     """
-    if mark is None or mark.sequence <= ends_at:
+    if up_to <= ends_at and not is_other:
+        return _nothing_lost(ends_at, up_to)
+    if mark is None or (mark.sequence <= ends_at and not is_other):
         kept = "there is no mark of it" if mark is None else f"its mark {place.name} is at {mark.sequence}"
         advice = "--without-mark takes your word for it" if mark is None else place.removal
         return (
@@ -52,18 +55,31 @@ def why_not_accepted(
 
 
 def why_word_is_not_enough(
-    lane: str, ends_at: int, up_to: int, mark: Mark | None = None, place: MarkPlace = IN_RABBITMQ
+    lane: str,
+    ends_at: int,
+    up_to: int,
+    mark: Mark | None = None,
+    place: MarkPlace = IN_RABBITMQ,
+    *,
+    is_other: bool = False,
 ) -> str | None:
     """Why such a loss is not to be accepted on an operator's word alone; None: it is enough.
 
     None for the mark: there is none, or nobody can tell. No word is taken against a mark.
     """
     if mark is not None:
-        advice = "leave --without-mark out" if mark.sequence > ends_at else f"if you know it otherwise, {place.removal}"
+        is_loss = is_other or mark.sequence > ends_at
+        advice = "leave --without-mark out" if is_loss else f"if you know it otherwise, {place.removal}"
         return (
             f"{lane} has a mark {place.name}, at sequence {mark.sequence}, and its database ends at {ends_at}: {advice}"
         )
+    if up_to <= ends_at:
+        return _nothing_lost(ends_at, up_to)
     allowed_up_to = min(ends_at + ON_WORD_MAX, SEQUENCE_MAX)
     if up_to > allowed_up_to:
         return f"without a mark no more can be lost of {lane} than the sequences up to {allowed_up_to}, not to {up_to}"
     return None
+
+
+def _nothing_lost(ends_at: int, up_to: int) -> str:
+    return f"nothing is lost of a lane that had come to sequence {up_to} if its database ends at {ends_at}"

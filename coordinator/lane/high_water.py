@@ -1,7 +1,8 @@
 """How far a lane is known to have come: its database must not fall behind that.
 
 A database falls behind when acknowledged commits are lost: a backup was restored, a standby was promoted that lagged,
-or the address names another server. A lane that went on there would give sequences and ids out a second time.
+or the address names another server. A lane that went on there would give sequences and ids out a second time. So would
+one in a database of another lineage, wherever that ends (`coordinator.stores.lineages`).
 """
 
 from collections.abc import Iterable
@@ -23,22 +24,34 @@ MARK_BYTES_MAX = 1 << 18
 _Number = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
 _Name = Annotated[str, Meta(pattern=r"^[\x01-\x7f]{1,64}$")]
 """As the database takes it."""
+_Lineage = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,64}$")]
 
 
 class Mark(Struct, frozen=True):
     """The last sequence that was acknowledged, the epoch, and the last id of each series.
 
-    `is_partial`: there were more than `SERIES_MAX` series.
+    `is_partial`: there were more than `SERIES_MAX` series. `lineage`: of the database in which that is so; None: it is
+    not known, since an earlier release has kept the mark.
     """
 
     sequence: _Number = 0
     epoch: _Number = 0
     series: Annotated[dict[_Name, _Number], Meta(max_length=SERIES_MAX)] = {}
     is_partial: bool = False
+    lineage: _Lineage | None = None
+
+    def is_other_than(self, other: "Mark") -> bool:
+        """Whether these are marks of two histories of a lane."""
+        return self.lineage is not None and other.lineage is not None and self.lineage != other.lineage
+
+    def covers(self, wanted: "Mark") -> bool:
+        """Whether this one, which is kept, says all that a process still wanted to be kept before it lost the lane; of
+        another history, whoever had the lane since then knows better."""
+        return self.sequence >= wanted.sequence or self.is_other_than(wanted)
 
 
 def both(mark: Mark, other: Mark) -> Mark:
-    """What two marks of a lane say together."""
+    """What two marks of a lane say together; of two histories the second says how it is."""
     known = HighWater("")
     known.learn(mark)
     known.learn(other)
@@ -46,7 +59,7 @@ def both(mark: Mark, other: Mark) -> Mark:
 
 
 class CommitsLost(Blocked):
-    """Raised where the database is behind the mark, and no operator has accepted it."""
+    """Raised where the database is behind the mark, or has another history, and no operator has accepted it."""
 
 
 class MarkOutdated(StoreUnavailable):
@@ -60,6 +73,12 @@ class HighWater:
         self._lane = lane
         self.sequence = 0
         self.epoch = 0
+        self.lineage: str | None = None
+        """That of the database in which this is so; None: it is not known."""
+        self._is_sure = False
+        """Whether a consumer had the lane in that lineage: this one, or the one whose mark it was given."""
+        self.is_in_doubt = False
+        """Whether all of this was only seen in a database, and another one answers now: it is nobody's mark."""
         self._ids_known_to = 0
         """The sequence up to which it knows the ids, too: a look at the lease shows none."""
         self._series: dict[str, int] = {}
@@ -70,10 +89,17 @@ class HighWater:
 
     def mark(self) -> Mark:
         """The mark as it is now."""
-        return Mark(self.sequence, self.epoch, dict(self._series), self._is_partial)
+        return Mark(self.sequence, self.epoch, dict(self._series), self._is_partial, self.lineage)
 
     def learn(self, mark: Mark) -> None:
-        """Take in the mark of another process of the lane."""
+        """Take in the mark of another process of the lane. If it is of another history, that one counts: it is of
+        whoever had the lane last."""
+        if mark.sequence and mark.lineage is not None:
+            if self.lineage is not None and mark.lineage != self.lineage:
+                self.sequence = self._ids_known_to = 0
+                self._series, self._is_partial = {}, False
+            self.lineage = mark.lineage
+            self._is_sure, self.is_in_doubt = True, False
         self.rise(mark.sequence, mark.epoch)
         self._ids_known_to = max(self._ids_known_to, mark.sequence)
         self._is_partial = self._is_partial or mark.is_partial
@@ -108,14 +134,43 @@ class HighWater:
         """Whether a database that has this lease has lost commits."""
         return self.sequence > (0 if lease is None else lease.sequence)
 
+    def is_beside(self, lease: Lease | None) -> bool:
+        """Whether a database that has this lease has another history, also where an operator has accepted that."""
+        named = None if lease is None else lease.lineage
+        return bool(self.sequence) and self.lineage is not None and named is not None and self.lineage != named
+
+    def contradicts(self, lease: Lease | None) -> bool:
+        """Whether a lane must not go on under this lease before it was claimed again."""
+        return self.is_above(lease) or self.is_beside(lease)
+
+    def goes_on_in(self, lease: Lease) -> None:
+        """The lane goes on in the history of this lease."""
+        self.lineage = lease.lineage or self.lineage
+        self._is_sure, self.is_in_doubt = True, False
+
+    def seen(self, lease: Lease) -> None:
+        """What the database shows to a standby, but for what may be lost with the primary: nobody was told of it."""
+        if self.lineage is None or (not self.sequence and lease.safe_sequence):
+            # In whatever database it was before, nothing was told.
+            self.lineage, self._is_sure = lease.lineage, False
+        self.rise(lease.safe_sequence, lease.epoch)
+
     def check(self, lease: Lease | None) -> None:
         """Raises CommitsLost where the database has lost commits, and no operator has accepted all of that."""
         found, accepted = (0, None) if lease is None else (lease.sequence, lease.lost_up_to)
+        accepting = f"`coordinator accept-loss {self._lane} --at {found} --up-to {self.sequence}`"
+        if lease is not None and self.sequence and lease.is_other(self.lineage):
+            self.is_in_doubt = not self._is_sure
+            raise CommitsLost(
+                f"its database is not the one in which its commands were applied: it ends at sequence {found} in "
+                f"lineage {lease.lineage}, and {self.sequence} was acknowledged in lineage {self.lineage}. Is this the "
+                f"right database? If it is to go on, and what only the other one has is given up: {accepting}"
+            )
         if self.sequence > (accepted or found):
             raise CommitsLost(
                 f"its database has lost acknowledged commands: it ends at sequence {found}, and {self.sequence} was "
                 f"acknowledged. Is this the right database, and its newest copy? If {found + 1} to {self.sequence} are "
-                f"lost for good: `coordinator accept-loss {self._lane} --at {found} --up-to {self.sequence}`"
+                f"lost for good: {accepting}"
             )
 
     def check_accepted(self, lease: Lease | None) -> None:

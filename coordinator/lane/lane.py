@@ -87,6 +87,16 @@ class Lane:
         return self._high_water.sequence
 
     @property
+    def lineage(self) -> str | None:
+        """The history of the lane in which that is so; None: it is not known."""
+        return self._high_water.lineage
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether that may be of another database than the lane's: no mark of this consumer's is to be kept."""
+        return self._high_water.is_in_doubt
+
+    @property
     def series_learnt(self) -> int:
         """How often its database had ids that its mark lacked."""
         return self._high_water.series_learnt
@@ -265,7 +275,7 @@ class Lane:
 
     def _begin(self, lease: Lease, channel_number: int) -> None:
         """Read what must be known under the claimed lease; where commits are lost, go above them."""
-        is_behind = lease.lost_up_to is not None
+        is_behind = lease.lost_up_to is not None or self._high_water.is_beside(lease)
         is_elsewhere = is_behind or self._tenancy.is_elsewhere
         if is_elsewhere:
             # What is known was read from a copy that may have had more: also how far publishers are.
@@ -275,6 +285,7 @@ class Lane:
         self._tenancy.begin(lease, channel_number)
         if is_behind:
             self._transactions.go_above(self._high_water)
+        self._high_water.goes_on_in(lease)
 
     def _settle(self, batch: Batch) -> None:
         """Settle the batch, or the part before a command that blocks the lane or is looked for as a culprit."""

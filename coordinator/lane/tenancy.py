@@ -8,6 +8,7 @@ import msgspec
 
 from coordinator.lane.basis import HeldByMove, PausedByOperator
 from coordinator.lane.high_water import HighWater
+from coordinator.stores.lineages import lineage_by
 from coordinator.stores.moves import LaneMove, check_not_moved
 from coordinator.stores.port import Fenced, Lease, Store, StoreUnavailable
 
@@ -72,7 +73,7 @@ class Tenancy:
         if self.lease is None:
             return False
         current = self._store.current()
-        return _is_same(current, self.lease) and not self._high_water.is_above(current)
+        return _is_same(current, self.lease) and not self._high_water.contradicts(current)
 
     def claim(self) -> Lease:
         """Take the lane over, or make sure of the lease that is in doubt. Raises StoreError.
@@ -94,7 +95,8 @@ class Tenancy:
             return current
         now = self._clock()
         if doubted is None:
-            lease = self._store.take_over(self._holder, now, self._high_water.epoch)
+            lineage = self._high_water.lineage or lineage_by(self._holder)
+            lease = self._store.take_over(self._holder, now, self._high_water.epoch, lineage)
             self.takeovers += 1
         else:
             self._is_renewing = True
@@ -142,7 +144,7 @@ class Tenancy:
 
     def has_learnt(self) -> None:
         """A mark came in. That of a broker may come to a lane in one process while it has its lease, and is at work."""
-        if self._high_water.is_above(self.lease):
+        if self._high_water.contradicts(self.lease):
             self.block()
 
     def survives_fence(self) -> bool:
@@ -207,8 +209,7 @@ class Tenancy:
         """
         current = self._seen()
         if current is not None:
-            # What is only shown may be lost with the primary: nobody was told of it.
-            self._high_water.rise(current.safe_sequence, current.epoch)
+            self._high_water.seen(current)
         _check_paused(current)
 
     def _is_own_renewal(self, current: Lease | None) -> bool:

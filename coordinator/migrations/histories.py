@@ -35,6 +35,7 @@ from coordinator.stores import lane_tables
 from coordinator.stores.announcements import Announcement, Announcements, Withdrawal
 from coordinator.stores.fingerprint_keys import FingerprintKey, new_fingerprint_key
 from coordinator.stores.idempotency import first_secrets
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.moves import check_not_moved, decode_move
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.reading_rights import reading_rights
@@ -46,7 +47,7 @@ from coordinator.stores.sql.schema import Schema
 from coordinator.stores.sql.table_differences import differences
 
 ENVIRONMENT = Path(__file__).parent
-_LEASE = lane_tables.metadata.tables[lane_tables.LEASE_TABLE]
+_LEASE = lane_tables.metadata.tables[LEASE_TABLE]
 _LOG = lane_tables.metadata.tables[lane_tables.LogEntry.table]
 _SECRETS = lane_tables.metadata.tables[lane_tables.IdempotencySecret.table]
 _FINGERPRINT_KEYS = lane_tables.metadata.tables[FingerprintKey.table]
@@ -153,7 +154,7 @@ def _make_fingerprint_key(connection: Connection) -> None:
 
 
 def _check_lane(connection: Connection, lane: str, *, is_migration: bool) -> None:
-    if inspect(connection).has_table(lane_tables.LEASE_TABLE):
+    if inspect(connection).has_table(LEASE_TABLE):
         lanes = connection.execute(select(_LEASE.c.lane)).scalars()
         check_lane(lanes, lane, is_migration=is_migration)
         if any(column["name"] == _LEASE.c.move.name for column in inspect(connection).get_columns(_LEASE.name)):

@@ -11,7 +11,7 @@ from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.text import counted
-from coordinator.transports.inprocess.operators_socket import CallsAtHand
+from coordinator.transports.inprocess.at_hand import CallsAtHand
 
 STUCK_S: Final = 3.0
 """A lane in whose queue something waits, and that has settled nothing for this long, is stuck. An entry of an outbox

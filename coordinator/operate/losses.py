@@ -31,35 +31,37 @@ def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, wit
 
     A lane whose database ends before the last acknowledged command stops, and names both sequences. With this command
     it goes on above the last one: it gives out no lost sequence and no lost id again. The commands stay lost, unless
-    their publishers send them again. A later loss is another, and stops the lane again.
+    their publishers send them again. A later loss is another, and stops the lane again. So does a database that is not
+    the one in which the lane's commands were applied: with this command the lane goes on there, above both.
 
     The mark that the lane keeps, in RabbitMQ or in process beside its database, must show the loss. Where there is
     none, since it is lost too, --without-mark takes your word for up to a thousand million commands. It is refused
     where there is one; where RabbitMQ cannot be asked, it says so.
     """
-    if up_to <= sequence:
-        raise CommandRefused(
-            f"nothing is lost of a lane that had come to sequence {up_to} if its database ends at {sequence}: nothing "
-            "was accepted"
-        )
     with lane_admin(lane) as admin:
         _check_end(lane, admin.sequence(), sequence)
         mark, place, unknown = _looked_up(lane, is_needed=not without_mark)
+        lease, lineage = admin.state().lease, None if mark is None else mark.lineage
+        is_other = lease is not None and lease.is_other(lineage)
         why = why_word_is_not_enough if without_mark else why_not_accepted
-        problem = why(lane, sequence, up_to, mark, place)
+        problem = why(lane, sequence, up_to, mark, place, is_other=is_other)
         if problem is not None:
             raise CommandRefused(f"{problem}: nothing was accepted")
         act = act_of(lane, "accept-loss", reason, sequence=sequence, up_to=up_to, without_mark=without_mark)
-        _check_end(lane, admin.accept_loss(sequence, up_to, now(), act), sequence)
+        _check_end(lane, admin.accept_loss(sequence, up_to, now(), act, lineage=lineage), sequence)
         lease = admin.state().lease
     paused = None if lease is None else lease.paused
     if as_json:
         fields = {"lane": lane, "sequence": sequence, "up_to": up_to, "without_mark": without_mark, "paused": paused}
         print_json(fields)
         return
+    lost = (
+        f", though the sequences {sequence + 1} to {up_to} are lost"
+        if up_to > sequence
+        else " in this database: what only the other one has is given up"
+    )
     click.echo(
-        f"{lane} may go on, though the sequences {sequence + 1} to {up_to} are lost"
-        + (f", once `coordinator resume {lane}` ends its pause ({paused})" if paused else "")
+        f"{lane} may go on{lost}" + (f", once `coordinator resume {lane}` ends its pause ({paused})" if paused else "")
     )
     if without_mark:
         click.echo(
@@ -85,13 +87,13 @@ def _looked_up(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, s
     """
     if (database := database_of(lane)) is not None:
         try:
-            sequence = mark_beside(database, lane)
+            mark = mark_beside(database, lane)
         except ConfigurationError as error:
             text = f"the mark of {lane} cannot be read, end its process and try again: {error}: nothing was accepted"
             raise CommandRefused(text) from error
         file = journal_beside(database)
         place = MarkPlace(f"in {file}", "end its process, and empty the table `mark` of that file with `sqlite3`")
-        return None if sequence is None else Mark(sequence=sequence), place, ""
+        return mark, place, ""
     if not load(BrokerSettings).is_rabbitmq:
         return _in_redis(lane, is_needed=is_needed)
     # Only who asks the broker needs the library for it.

@@ -172,7 +172,7 @@ class Mover:
             with_pause = msgspec.structs.replace(there, paused=paused)
             if self._target.admin.set_move(there, with_pause, self._clock()):
                 there = with_pause
-        return self._target.admin.set_move(there, None, self._clock(), act)
+        return self._target.admin.set_move(there, None, self._clock(), act, of=lease)
 
     def finished(self, moved: LaneMove) -> MovedLane:
         """What an earlier run has done. Raises MoveRefused where that was a move to a third database."""

@@ -8,14 +8,16 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
+from coordinator.lane.high_water import Mark
 from coordinator.runtime.addresses import WITHOUT_SERVER, parse_address
 from coordinator.runtime.loading import setting_value
 from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.service.lane_names import settings_prefix
 from coordinator.stores.sqlite.file import file_of
+from coordinator.transports.inprocess.at_hand import AtHand
 from coordinator.transports.inprocess.journal import journal_beside, mark_in
-from coordinator.transports.inprocess.operators_socket import AtHand, SocketWrites, is_listening, socket_beside
+from coordinator.transports.inprocess.operators_socket import SocketWrites, is_listening, socket_beside
 
 _BROKER_SETTINGS: Final = ("AMQP_URL", "BROKER_URL")
 
@@ -69,13 +71,14 @@ def at_hand(socket: Path, lane: str) -> AtHand:
     return asyncio.run(ask())
 
 
-def mark_beside(database: Path, lane: str) -> int | None:
-    """The last sequence that a lane is known to have acknowledged, by its process or what it has left; None: no mark.
+def mark_beside(database: Path, lane: str) -> Mark | None:
+    """How far a lane is known to have come, by its process or what it has left; None: no mark. It has no series.
 
     Raises ConfigurationError where a process has the mark that no operator can ask.
     """
     try:
-        return at_hand(socket_beside(database), lane).mark
+        known = at_hand(socket_beside(database), lane)
+        return None if known.mark is None else Mark(known.mark, lineage=known.lineage)
     except BrokerUnavailable:
         kept = mark_in(journal_beside(database))
-        return None if kept is None else kept.sequence
+        return None if kept is None else Mark(kept.sequence, lineage=kept.lineage)

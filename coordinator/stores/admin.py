@@ -18,6 +18,7 @@ from coordinator.service.service import Service
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
+from coordinator.stores.lineages import is_other, next_lineage, superseding
 from coordinator.stores.moves import LaneMove
 from coordinator.stores.port import Backlog, Lease, lost_up_to
 
@@ -50,11 +51,26 @@ class LeaseState(Struct, frozen=True, kw_only=True):
     loss_accepted: int | None = None
     move: LaneMove | None = None
     proved: int | None = None
+    lineage: str | None = None
+    supersedes: str | None = None
 
     @property
     def lost_up_to(self) -> int | None:
         """The last sequence of a loss that is accepted, and above which the lane has yet to go; None: there is none."""
         return lost_up_to(self.loss_accepted, self.sequence)
+
+    def is_other(self, lineage: str | None) -> bool:
+        """Whether a mark that names this lineage is of another history than the database."""
+        return is_other(self.lineage, self.supersedes, lineage)
+
+
+def lineages_of_loss(lease: LeaseState | None, lineage: str | None) -> dict[str, str | None]:
+    """What the lease says of its lineages once a loss is accepted; `lineage` is what its mark names."""
+    own, before = (None, None) if lease is None else (lease.lineage, lease.supersedes)
+    if own is None and lineage is None:
+        # The mark of an earlier release is believed.
+        return {}
+    return {"lineage": next_lineage(), "supersedes": superseding(before, own, lineage)}
 
 
 class WaitingTimers(Struct, frozen=True, kw_only=True):
@@ -291,11 +307,18 @@ class LaneAdmin(Protocol):
         there can be copied to this database."""
 
     def set_move(
-        self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
+        self,
+        before: LaneMove | None,
+        after: LaneMove | None,
+        now: datetime,
+        act: OperatorAct | None = None,
+        *,
+        of: LeaseState | None = None,
     ) -> bool:
         """Have the lease tell of another step of a move, of its beginning, or of none; False: it does not tell of
         `before`, and nothing is done.
 
+        With `of`, that of the database which the lane leaves, it gets the lineage of that one.
         The first step is given the lease's count of batches. The notes of a move stay: `forget_move_notes`.
         """
 
@@ -305,9 +328,14 @@ class LaneAdmin(Protocol):
         It ends as soon as the lease tells of a move: that one needs its notes.
         """
 
-    def accept_loss(self, sequence: int, up_to: int, now: datetime, act: OperatorAct | None = None) -> int:
+    def accept_loss(
+        self, sequence: int, up_to: int, now: datetime, act: OperatorAct | None = None, *, lineage: str | None = None
+    ) -> int:
         """Let the lane go on although the commands after this sequence are lost up to that one, if its database ends
-        there; return where it ends."""
+        there; return where it ends.
+
+        It goes on in a lineage of its own, for which that of before is given up, and this one, which its mark names.
+        """
 
     def cancel(self, command_id: str, reason: str, now: datetime, act: OperatorAct | None = None) -> LogEntry | None:
         """Keep the command from ever being applied; or return its log entry, if it is settled already.

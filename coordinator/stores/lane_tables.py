@@ -9,14 +9,13 @@ from typing import Final
 from sqlalchemy import BigInteger, Column, Index, String, Table, Text, UniqueConstraint
 
 from coordinator.service.rows import Row
-from coordinator.stores import lane_columns
+from coordinator.stores import lane_columns, lease_table  # noqa: F401  # it adds its table
 from coordinator.stores.audit_tables import AUDIT_MODELS
 from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_columns import ascii_text
 from coordinator.stores.move_tables import MoveNote
 from coordinator.stores.personal_tables import PersonalEntry
 
-LEASE_TABLE = "lane_lease"
 ORDERING_KEY_CHARACTERS_MAX = 500
 
 metadata = lane_columns.metadata
@@ -239,22 +238,6 @@ LANE_MODELS: tuple[type[Row], ...] = (
     *AUDIT_MODELS,
 )
 """What the lane keeps as rows."""
-
-Table(
-    LEASE_TABLE,
-    metadata,
-    Column("lane", _Ascii, primary_key=True),
-    Column("epoch", BigInteger, nullable=False),
-    Column("sequence", BigInteger, nullable=False),
-    Column("batches", BigInteger, nullable=False),
-    Column("revision", BigInteger, nullable=False),
-    Column("paused", String(500)),
-    Column("loss_accepted", BigInteger),
-    Column("holder", String(200), nullable=False),
-    Column("taken_at", _Time, nullable=False),
-    Column("move", Text),
-    Column("proved", BigInteger),
-)
 
 Table(
     LogEntry.table,

@@ -37,6 +37,8 @@ class MemoryDatabase:
         self.loss_accepted: int | None = None
         self.holder = ""
         self.move: LaneMove | None = None
+        self.lineage: str | None = None
+        self.supersedes: str | None = None
         self.proved: int | None = None
         """Set to a number, it is kept as PostgreSQL keeps it that waits for a synchronous standby."""
 
@@ -65,9 +67,10 @@ class MemoryStore:
         """Anything can be kept in memory."""
         return ()
 
-    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:  # noqa: ARG002
+    def take_over(self, holder: str, now: datetime, above: int = 0, lineage: str | None = None) -> Lease:  # noqa: ARG002
         self._database.epoch = max(self._database.epoch, above) + 1
         self._database.holder = holder
+        self._database.lineage = self._database.lineage or lineage
         return self._lease()
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
@@ -89,7 +92,8 @@ class MemoryStore:
 
     def _lease(self) -> Lease:
         of = self._database
-        return Lease(of.epoch, of.sequence, of.revision, of.paused, of.loss_accepted, of.holder, of.move, of.proved)
+        told = of.paused, of.loss_accepted, of.holder, of.move, of.proved, of.lineage, of.supersedes
+        return Lease(of.epoch, of.sequence, of.revision, *told)
 
 
 class MemoryTransaction:

@@ -30,6 +30,7 @@ from msgspec import Struct
 
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
+from coordinator.stores.lineages import is_other
 from coordinator.stores.moves import LaneMove
 
 MAKES_ROLES: Final = (
@@ -137,6 +138,9 @@ class Lease(Struct, frozen=True):
     `proved` is the last sequence that is known to be as safe as the database makes commits, where it may show them
     before: each commit raises it to the sequence that it finds, since a lane begins none before it knows that the one
     before is safe, and a takeover or a renewal makes sure of all. None: what the database shows is safe.
+
+    `lineage` is the history of the lane that this database has, and `supersedes` those that an operator has given up
+    for it (`coordinator.stores.lineages`).
     """
 
     epoch: int
@@ -147,6 +151,8 @@ class Lease(Struct, frozen=True):
     holder: str = ""
     move: LaneMove | None = None
     proved: int | None = None
+    lineage: str | None = None
+    supersedes: str | None = None
 
     @property
     def is_unproved(self) -> bool:
@@ -162,6 +168,10 @@ class Lease(Struct, frozen=True):
     def lost_up_to(self) -> int | None:
         """The last sequence of a loss that is accepted, and above which the lane has yet to go; None: there is none."""
         return lost_up_to(self.loss_accepted, self.sequence)
+
+    def is_other(self, lineage: str | None) -> bool:
+        """Whether a mark that names this lineage is of another history than the database."""
+        return is_other(self.lineage, self.supersedes, lineage)
 
 
 def lost_up_to(accepted: int | None, sequence: int) -> int | None:
@@ -276,8 +286,11 @@ class Store(Protocol):
         Returns what may cost commits all the same, such as replicas for which they do not wait: for the log.
         """
 
-    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
-        """Raise the epoch above this one and the current one, once no transaction under the latter is in flight."""
+    def take_over(self, holder: str, now: datetime, above: int = 0, lineage: str | None = None) -> Lease:
+        """Raise the epoch above this one and the current one, once no transaction under the latter is in flight.
+
+        The lease keeps its lineage; where it has none yet it gets this one.
+        """
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         """Raise the epoch in the same way if it still is `epoch`. Raises Fenced if it is not."""

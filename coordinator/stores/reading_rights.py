@@ -7,7 +7,8 @@ from msgspec import Struct
 from coordinator.service.service import Service
 from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.foreign_rights import tables_of
-from coordinator.stores.lane_tables import LEASE_TABLE, ApiKey, IdempotencySecret, LogEntry
+from coordinator.stores.lane_tables import ApiKey, IdempotencySecret, LogEntry
+from coordinator.stores.lease_table import LEASE_TABLE
 
 OF_GATEWAYS: Final = (
     LogEntry.table,

@@ -57,9 +57,9 @@ class WatchedStore:
         with _Noted(self._awaited, _CHECK):
             return self._store.check(models, must_sync=must_sync)
 
-    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
+    def take_over(self, holder: str, now: datetime, above: int = 0, lineage: str | None = None) -> Lease:
         with _Noted(self._awaited, _LEASE):
-            return self._store.take_over(holder, now, above)
+            return self._store.take_over(holder, now, above, lineage)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         with _Noted(self._awaited, _LEASE):

@@ -31,8 +31,8 @@ from coordinator.service.outside_calls import Effects, effects_key
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Store
+from coordinator.transports.inprocess.at_hand import AtHand, CallsAtHand
 from coordinator.transports.inprocess.effects import LocalEffects
-from coordinator.transports.inprocess.operators_socket import AtHand, CallsAtHand
 from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX
 from coordinator.transports.port import Transport
 from coordinator.worker.bridge import LaneBridge, is_outside
@@ -162,7 +162,7 @@ class InProcessWrites:
             raise BrokerUnavailable(f"this process runs no lane {lane!r}")
         local = self._lanes[lane]
         mark = local.queue.mark
-        acknowledged = None if mark is None else mark.sequence
+        acknowledged, lineage = (None, None) if mark is None else (mark.sequence, mark.lineage)
         reason = local.queue.unready_reason
         return AtHand(
             local.queue.waiting,
@@ -172,6 +172,7 @@ class InProcessWrites:
             local.holder,
             self._calls_at_hand(lane),
             local.suspended_cause,
+            lineage,
         )
 
     def _calls_at_hand(self, lane: str) -> CallsAtHand | None:

@@ -10,7 +10,8 @@ from urllib.request import urlopen
 import pytest
 from sqlalchemy import Connection, text
 
-from coordinator.stores.lane_tables import LEASE_TABLE, LogEntry
+from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.reading_rights import OF_GATEWAYS
 from coordinator.transports.rabbitmq.topology import queue_name
 from tests.support.databases import sql_engine

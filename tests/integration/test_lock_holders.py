@@ -16,7 +16,7 @@ from coordinator.client.writes import WriteOptions, execute
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.awaited import Awaited
 from coordinator.runtime.settings import DatabaseSettings
-from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Conflict, WaitExplaining
 from coordinator.stores.watched import WatchedStore

@@ -23,7 +23,7 @@ from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.kinds import OnlyFollows
-from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.open import open_store
 from coordinator.stores.port import MAKES_ROLES, NotAdmitted, StoreUnavailable
 from shared.users.collisions import main as list_collisions

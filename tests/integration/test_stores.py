@@ -637,7 +637,7 @@ class _LaneOnServer(_OnServer):
     def accept_loss(self, url: str) -> Iterator[AcceptLoss]:
         address = parse_address(url)
         with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
-            yield lambda sequence, up_to: admin.accept_loss(sequence, up_to, NOW)
+            yield lambda sequence, up_to, lineage=None: admin.accept_loss(sequence, up_to, NOW, lineage=lineage)
 
 
 class TestPostgresLane(_LaneOnServer, EveryLaneContract):

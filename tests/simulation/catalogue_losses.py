@@ -31,6 +31,24 @@ def mutants() -> Iterator[Mutant]:
         "if False:",
     )
     yield rewritten(
+        "another-database-goes-unnoticed",
+        "the lane goes on in another database, since that has come further than its own",
+        HighWater,
+        "check",
+        "if lease is not None and self.sequence and lease.is_other(self.lineage):",
+        "if False:",
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
+        "mark-of-another-history-is-added",
+        "a mark of another history counts for this one, so it is not known which of them the lane has",
+        HighWater,
+        "learn",
+        "self.lineage = mark.lineage",
+        "self.lineage = self.lineage or mark.lineage",
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
         "acceptance-asks-for-no-loss",
         "an operator who types a wrong number makes a hole in a lane that has lost less, or nothing",
         chaos,

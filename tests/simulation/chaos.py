@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from coordinator.lane.accepted_loss import BEHIND_MAX, why_not_accepted, why_word_is_not_enough
 from coordinator.stores.lane_tables import Cancellation, LogEntry
+from tests.simulation.database import ANOTHER
 from tests.simulation.forgets import Forgets
 from tests.simulation.operator import Operator
 from tests.simulation.retention import Retention
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LOOKS_EVERY_S = 0.7
+
+
+_LOSS = re.compile(r"its database .*? ends at sequence (\d+).*? and (\d+) was acknowledged")
 
 
 class Chaos:
@@ -51,7 +56,7 @@ class Chaos:
         kept = 1 + int(world.chance() * len(faults))
         self.faults = [faults[int(world.chance() * len(faults))] for _ in range(kept)]
         if world.rates["failover"]:
-            self.faults += [self.fall_back] * len(self.faults) + [self.lose_marks]
+            self.faults += [self.fall_back] * len(self.faults) + [self.lose_marks, self.mislead]
             self.budget += 2
         if world.rates["standby"]:
             self.faults += [self.strike_standby] * len(self.faults)
@@ -108,6 +113,8 @@ class Chaos:
             database.cut_until.clear()
             if isinstance(database, ReplicatedDatabase):
                 database.heal()
+            if database.is_misled:
+                database.find_again()
             if database.has_fallen and self.world.chance() < 0.5:
                 database.rise_again()
         if self.world.cache is not None:
@@ -125,7 +132,7 @@ class Chaos:
                 database.pause(None)
                 acted = True
             acted = self.operator.operate(database) or acted
-        for process in self.world.processes.values():
+        for process in list(self.world.processes.values()):
             command_id = self._blocking(process)
             if command_id is not None:
                 self.world.trace("the operator cancels %s, which blocks", command_id)
@@ -140,19 +147,31 @@ class Chaos:
         database = self.world.databases[process.lane_name]
         if ends_at is None or (database.lease().lost_up_to or 0) >= ends_at[1]:
             return False
+        if database.is_misled:
+            database.find_again()
+            return True
         sequence, up_to = ends_at
+        if f"acknowledged in lineage {ANOTHER}" in (process.suspended_reason or ""):
+            # It had seen nothing but the other one.
+            self.world.trace("the operator restarts %s", process)
+            process.crash()
+            return True
+        if up_to <= sequence:
+            # Since it looked its address was set right.
+            return False
         if database.has_fallen and self.world.chance() < 0.5:
             database.rise_again()
         else:
             mark = self.world.broker.marks[database.lane]
             # Where RabbitMQ shows that more is lost than this process knows of, the command says so.
             up_to = max(up_to, mark.sequence)
-            problem = why_not_accepted(database.lane, sequence, up_to, mark)
+            is_other = database.lease().is_other(mark.lineage)
+            problem = why_not_accepted(database.lane, sequence, up_to, mark, is_other=is_other)
             if problem is not None and why_word_is_not_enough(database.lane, sequence, up_to) is not None:
                 self.world.violation(f"nobody can accept what {process} says to be lost: {problem}")
             self.world.trace("the operator accepts what %s has lost after %s: %s", database.lane, sequence, problem)
             # Whoever is the lane's consumer no more says so as well, but cannot tell its successor of the ids.
-            database.accept_loss(sequence, up_to, mark.series if process.is_heard else {})
+            database.accept_loss(sequence, up_to, mark.series if process.is_heard else {}, mark.lineage)
         return True
 
     def _mistype(self, database: Database) -> None:
@@ -160,7 +179,7 @@ class Chaos:
         mark = self.world.broker.marks[database.lane]
         typed = max(database.sequence, mark.sequence) + BEHIND_MAX + 1
         if why_not_accepted(database.lane, database.sequence, typed, mark) is None:
-            database.accept_loss(database.sequence, typed, {})
+            database.accept_loss(database.sequence, typed, {}, mark.lineage)
 
     def _blocking(self, process: Process) -> str | None:
         """The command that an operator has to cancel, so that the process can go on."""
@@ -182,6 +201,11 @@ class Chaos:
         for database in self.world.databases.values():
             if isinstance(database, ReplicatedDatabase) and self.world.chance() < 0.7:
                 database.strike()
+
+    def mislead(self) -> None:
+        for database in self.world.databases.values():
+            if database.lineage is not None and not database.is_misled and self.world.chance() < 0.6:
+                database.mislead()
 
     def lose_marks(self) -> None:
         """Somebody purges their queues."""
@@ -281,10 +305,8 @@ class Chaos:
 def _ends_at(process: Process) -> tuple[int, int] | None:
     """Where its database ends, and how much was acknowledged, if the process says that commits are lost."""
     reason = process.suspended_reason
-    if process.is_dead or reason is None or not reason.startswith("its database has lost acknowledged commands"):
-        return None
-    words = reason.split()
-    return int(words[words.index("sequence") + 1].rstrip(",")), int(words[words.index("acknowledged.") - 2])
+    found = None if process.is_dead or reason is None else _LOSS.match(reason)
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 def _open(client: Client) -> list[list[CommandMessage]]:

@@ -19,6 +19,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.service.rows import R, Row, key_of
 from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, ParkedCommand
+from coordinator.stores.lineages import superseding
 from coordinator.stores.port import BatchFault, Changes, Fenced, Lease
 from tests.simulation import forgets, timers
 from tests.simulation.failover import COPIES_MAX, Copy, check_above, copy_of, known_to, restore
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 INTEGER_MAX = 2**63 - 1
+ANOTHER = "another"
+AHEAD = 7
+"""How far another database has come beyond the lane's."""
 
 
 def rows_of(model: type[R], groups: Sequence[Sequence[Row]]) -> list[R]:
@@ -53,18 +57,22 @@ class Pending(Struct, frozen=True):
 class Database:
     """What the stores of one lane's processes share. An actor: commits under way land, or are lost."""
 
+    lineage: str | None = None
+    supersedes: str | None = None
+    is_misled = False
+    """Whether its address leads to another database of such a lane, which has come further."""
+
     def __init__(self, world: World, lane: str) -> None:
         self.world = world
         self.actor = world.schedule.add()
         self.actor.step, self.actor.wake = self.step, self.wake
         self.lane = lane
         self.tables: defaultdict[type[Row], dict[Any, Any]] = defaultdict(dict)
-        self.epoch = 0
-        self.sequence = 0
+        self.epoch = self.sequence = 0
         self.proved: int | None = None
         self.revision = 0
         self.paused: str | None = None
-        self._keys_made = 0
+        self._keys_made = self._accepted = 0
         self.loss_accepted: int | None = None
         self.acknowledged = 0
         self.highest = 0
@@ -107,7 +115,10 @@ class Database:
         """Counts the falls: the connections of before are lost."""
 
     def lease(self) -> Lease:
-        return Lease(self.epoch, self.sequence, self.revision, self.paused, self.loss_accepted, self.holder)
+        if self.is_misled:
+            return Lease(self.epoch, self.sequence + AHEAD, holder="another", lineage=ANOTHER)
+        told = self.paused, self.loss_accepted, self.holder
+        return Lease(self.epoch, self.sequence, self.revision, *told, lineage=self.lineage, supersedes=self.supersedes)
 
     def table(self, model: type[Row]) -> dict[Any, Any]:
         return self.tables[model]
@@ -298,10 +309,10 @@ class Database:
         """Whether an entry under this command's id is certainly of another command."""
         return is_anothers(entry.actor, message.actor) or not self.is_of(entry, message)
 
-    def accept_loss(self, sequence: int, up_to: int, given_out: dict[str, int]) -> None:
+    def accept_loss(self, sequence: int, up_to: int, given_out: dict[str, int], lineage: str | None) -> None:
         """An operator's, as `LaneAdmin` has it. The lane has said up to which sequence commits are lost.
 
-        `given_out`: the ids of which its successors will learn.
+        `given_out`: the ids of which its successors will learn. `lineage`: what the mark names.
         """
         self.wait_for_commit()
         if self.sequence == sequence:
@@ -310,6 +321,9 @@ class Database:
             self.changes()
             self.revision += 1
             self.loss_accepted = up_to
+            self._accepted += 1
+            self.supersedes = superseding(self.supersedes, self.lineage, lineage)
+            self.lineage = f"accepted-{self._accepted}"
             self.acknowledged = up_to
             self.given_out = given_out
 
@@ -318,6 +332,28 @@ class Database:
         self.given_out = {}
         for copy in (*(self._copies or ()), *([] if self._newest is None else [self._newest])):
             copy.values["given_out"] = {}
+
+    # Another database.
+
+    def mislead(self) -> None:
+        """From now on its address leads to another database."""
+        self.wait_for_commit()
+        self.is_misled = True
+        self.connections += 1
+        self.world.trace("the address of %s leads to another database", self.lane)
+
+    def find_again(self) -> None:
+        """The address is set right."""
+        self.is_misled = False
+        self.connections += 1
+        self.world.trace("the address of %s leads to its database again", self.lane)
+
+    def check_own(self, process: Process) -> None:
+        """A process is about to write. Who knows of nothing that was acknowledged cannot tell which database it is."""
+        if self.is_misled:
+            if process.seen.sequence:
+                self.world.violation(f"{process} writes into another database than the one that has what it knows of")
+            self.find_again()
 
     # Copies that lag.
 

@@ -27,7 +27,19 @@ COPIES_MAX = 6
 """How many commits a copy may lag."""
 ID_SERIES = {"accounts": "accounts", "notes": "notes", "reports": "reports", "dead_letters": "dead_letters"}
 """The series of each table whose rows are numbered."""
-_PLAIN = ("epoch", "sequence", "proved", "revision", "paused", "loss_accepted", "holder", "acknowledged", "given_out")
+_PLAIN = (
+    "epoch",
+    "sequence",
+    "proved",
+    "revision",
+    "paused",
+    "loss_accepted",
+    "holder",
+    "lineage",
+    "supersedes",
+    "acknowledged",
+    "given_out",
+)
 _COPIED = ("landed_at", "holders", "cancelled", "waited", "withdrawn", "lost", "skipped", "raised")
 
 

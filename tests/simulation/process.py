@@ -461,8 +461,9 @@ class TracedLane(Lane):
         verdict = super().look(channel_number)
         if self.process.is_dead:
             raise Crash
-        if is_standby and verdict is None:
-            self.process.seen.rise(self.process.store.database.lease().safe_sequence)
+        database = self.process.store.database
+        if is_standby and verdict is None and not database.is_misled:
+            self.process.seen.rise(database.lease().safe_sequence)
         self._see()
         return verdict
 

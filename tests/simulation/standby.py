@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from msgspec.structs import replace
+
 from coordinator.stores.admin import LaneAdmin, proved_entry
 from coordinator.stores.lane_tables import LogEntry, Series
 from coordinator.stores.port import Lease, StoreUnavailable
@@ -74,9 +76,7 @@ class ReplicatedDatabase(Database):
         return int(self._lacking[0].values["sequence"]) if self._lacking else self.sequence
 
     def lease(self) -> Lease:
-        return Lease(
-            self.epoch, self.sequence, self.revision, self.paused, self.loss_accepted, self.holder, proved=self.proved
-        )
+        return replace(super().lease(), proved=self.proved)
 
     # Changes.
 

@@ -39,16 +39,19 @@ class SimulatedStore:
         """The tables are dictionaries."""
         return ()
 
-    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
+    def take_over(self, holder: str, now: datetime, above: int = 0, lineage: str | None = None) -> Lease:
         self.call("take over")
+        self.database.check_own(self.process)
         if not self.process.was_active:
             self.world.violation(f"{self.process} takes the lane over, and was never its active consumer")
         self.database.wait_for_commit()
         self.database.add_fingerprint_key()
+        self.database.lineage = self.database.lineage or lineage
         return self._raise_epoch(above)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         self.call("renew")
+        self.database.check_own(self.process)
         self.database.wait_for_commit()
         if self.database.epoch != epoch:
             raise Fenced(f"epoch {epoch} is over; it is {self.database.epoch} now")
@@ -174,6 +177,7 @@ class SimulatedTransaction:
         if world.happens("conflict"):
             raise Conflict("deadlock")
         self.wait_for_lock()
+        database.check_own(process)
         self.check_fence(lease)
         database.refuse(changes)
         commit = Pending(process, lease, sequence, changes, process.waiting)

@@ -7,6 +7,7 @@ from tests.support.continuation_contract import ContinuationContract
 from tests.support.forget_contract import ForgetContract
 from tests.support.lane_contract import LaneContract
 from tests.support.letter_contract import LetterContract
+from tests.support.lineage_contract import LineageContract
 from tests.support.loss_contract import LossContract
 from tests.support.origin_contract import OriginContract
 from tests.support.release_contract import ReleaseContract
@@ -22,6 +23,7 @@ class EveryLaneContract(
     AllowContract,
     AuditContract,
     LetterContract,
+    LineageContract,
     LossContract,
     TimerContract,
     ForgetContract,

@@ -1,6 +1,6 @@
 """What a lane promises where its database has lost commits that were acknowledged, on every store."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 import pytest
@@ -15,8 +15,12 @@ from tests.support.ledger import Account, Deposit, OpenAccount
 from tests.support.letter_contract import pack
 from tests.support.store_contract import NOW, OpenStore, changes, commit
 
-AcceptLoss = Callable[[int, int], int]
-"""What an operator has: `LaneAdmin.accept_loss`."""
+
+class AcceptLoss(Protocol):
+    """What an operator has: `LaneAdmin.accept_loss`."""
+
+    def __call__(self, sequence: int, up_to: int, lineage: str | None = None) -> int: ...
+
 
 NO_MARKS = (
     b"",

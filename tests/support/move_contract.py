@@ -456,6 +456,22 @@ class MoveContract:
         assert moving.work(1)
         assert max(row.sequence for row in moving.rows(LogEntry)) == ends_at + 12
 
+    def test_the_lane_has_the_same_lineage_there(self, moving: MovingLane) -> None:
+        moving.work(5)
+        admin = moving.admins["here"]
+        ends_at = admin.sequence()
+        lost = msgspec.structs.replace(moving.lane.lane.mark(), sequence=ends_at + 5)
+        admin.accept_loss(ends_at, ends_at + 5, NOW, lineage="another")
+        moving.lane.lane.learn(lost)
+        moving.work(1)
+        moving.move()
+        here, there = admin.state().lease, moving.admins["there"].state().lease
+        assert here is not None
+        assert there is not None
+        assert here.lineage is not None
+        assert (there.lineage, there.supersedes) == (here.lineage, here.supersedes)
+        assert moving.work(1)
+
     def test_a_database_that_holds_anything_takes_no_lane(self, moving: MovingLane) -> None:
         moving.work(5)
         other = LaneUnderTest(moving.stores["there"], "its own")

@@ -191,13 +191,13 @@ class TransportContract:
             taken = await first.take(1)
             assert first.mark is None
             await first.keep(Mark(sequence=6, epoch=2, series={"accounts": 3}))
-            await first.keep(Mark(sequence=7, epoch=2, series={"accounts": 4}))
+            await first.keep(Mark(sequence=7, epoch=2, series={"accounts": 4}, lineage="a"))
             await first.settle(taken)
             await first.leave()
             second = await transporting.consumer()
             await transporting.publish(command(2))
             assert numbers(await second.take(1)) == [2]
-            assert second.mark == Mark(sequence=7, epoch=2, series={"accounts": 4})
+            assert second.mark == Mark(sequence=7, epoch=2, series={"accounts": 4}, lineage="a")
 
     async def test_public_and_system_are_told_apart(self, transporting: Transporting) -> None:
         async with asyncio.timeout(WITHIN_S):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.ids import new_command_id
-from coordinator.stores.port import Lease
+from coordinator.stores.port import Changes, Lease
 from coordinator.stores.sqlite.store import create_schema
 from coordinator.transports.inprocess.journal import FileJournal, journal_beside
 from coordinator.transports.inprocess.operators_socket import operators_socket, socket_beside
@@ -110,6 +111,35 @@ def test_what_the_mark_shows_is_accepted(database: str, monkeypatch: pytest.Monk
     accepted = accept(database, 9)
     assert (accepted.exit_code, accepted.stderr) == (0, "")
     assert accepted.stdout == "users may go on, though the sequences 1 to 9 are lost\n"
+
+
+def test_another_database_is_accepted_though_it_has_come_further(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = registry().service("users")
+    with closing(open_store(database, service)) as store:
+        store.take_over("holder", datetime.now(UTC), 0, "own")
+    keep(monkeypatch, Mark(sequence=9, lineage="own"))
+    assert "and not 8: nothing was accepted" in accept(database, 8).stderr
+    assert accept(database, 9).exit_code == 0
+    with closing(open_store(database, service)) as store:
+        begun = store.current()
+        assert begun is not None
+        assert begun.lineage not in (None, "own")
+        assert begun.supersedes == "own"
+        transaction = store.begin()
+        transaction.commit(begun, 12, Changes([], [], []))
+    keep(monkeypatch, Mark(sequence=9, lineage="own"))
+    nothing = ("accept-loss", "users", "--at", "12", "--up-to", "9")
+    environment = {"USERS_DATABASE_URL": database, "AMQP_URL": "amqp://127.0.0.1"}
+    refused = CliRunner().invoke(cli, nothing, env=environment)
+    assert refused.exit_code == 1
+    assert "nothing is lost of a lane that had come to sequence 9 if its database ends at 12" in refused.stderr
+    keep(monkeypatch, Mark(sequence=9, lineage="other"))
+    for options in (["--without-mark"], []):
+        answered = CliRunner().invoke(cli, [*nothing, *options], env=environment)
+    assert (answered.exit_code, answered.stderr) == (0, "")
+    assert answered.stdout == "users may go on in this database: what only the other one has is given up\n"
 
 
 def test_a_healthy_lane_has_nothing_to_accept(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

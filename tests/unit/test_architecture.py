@@ -213,7 +213,7 @@ def test_the_lane_imports_no_adapter() -> None:
         *("coordinator.stores.outcomes", "coordinator.stores.audit_tables", "coordinator.stores.key_texts"),
         *("coordinator.stores.operator_acts", "coordinator.stores.passages", "coordinator.stores.personal_tables"),
         *("coordinator.stores.moves", "coordinator.stores.move_tables", "coordinator.stores.fingerprint_keys"),
-        "coordinator.stores.same_rows",
+        *("coordinator.stores.same_rows", "coordinator.stores.lineages"),
     )
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"

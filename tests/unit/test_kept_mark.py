@@ -148,12 +148,21 @@ async def test_who_may_not_have_the_lane_sends_none(
     assert not publisher.sent
 
 
-@pytest.mark.parametrize(("found", "sent"), [(None, [4, 4]), (3, [4, 4]), (4, [4]), (9, [4])])
+@pytest.mark.parametrize(
+    ("found", "sent"),
+    [
+        (None, [4, 4]),
+        (Mark(sequence=3), [4, 4]),
+        (Mark(sequence=4), [4]),
+        (Mark(sequence=9), [4]),
+        (Mark(sequence=3, lineage="other"), [4]),
+    ],
+)
 async def test_after_the_channel_it_takes_no_newer_one_s_place(
-    publisher: Confirming, connection: Connection, kept: KeptMark, found: int | None, sent: list[int]
+    publisher: Confirming, connection: Connection, kept: KeptMark, found: Mark | None, sent: list[int]
 ) -> None:
-    connection.queue += [] if found is None else [Mark(sequence=found)]
-    kept.keep(Mark(sequence=4))
+    connection.queue += [] if found is None else [found]
+    kept.keep(Mark(sequence=4, lineage="own"))
     await turns()
     kept.stop()
     await turns()
@@ -168,7 +177,11 @@ async def test_after_the_channel_it_takes_no_newer_one_s_place(
 
 
 @pytest.mark.parametrize("is_read", [False, True])
-@pytest.mark.parametrize("instead", [[], [Mark(sequence=2)]], ids=["nothing", "an older one"])
+@pytest.mark.parametrize(
+    "instead",
+    [[], [Mark(sequence=2)], [Mark(sequence=9, lineage="other")]],
+    ids=["nothing", "an older one", "one of another database"],
+)
 async def test_one_that_is_gone_is_kept_again(
     publisher: Confirming,
     connection: Connection,
@@ -179,17 +192,18 @@ async def test_one_that_is_gone_is_kept_again(
 ) -> None:
     """Somebody has deleted its queue, or purged it, or put an older one there, and the lane is idle."""
     monkeypatch.setattr(marks, "LOOK_EVERY_S", 0.0)
-    connection.queue = [Mark(sequence=3)]
+    own = Mark(sequence=3, lineage="own")
+    connection.queue = [own]
     if is_read:
-        kept.found(Mark(sequence=3))
+        kept.found(own)
     else:
-        kept.keep(Mark(sequence=3))
+        kept.keep(own)
         await turns()
         await publisher.answer()
         await turns()
     sent = len(publisher.sent)
     watching = asyncio.create_task(kept.watch(cast("AmqpConnection", connection)))
-    for queue, expected in (([Mark(sequence=3)], []), (instead, [3])):
+    for queue, expected in (([own], []), (instead, [3])):
         connection.queue = queue
         async with asyncio.timeout(10):
             for _ in range(4):

@@ -16,6 +16,7 @@ from coordinator.runtime.addresses import parse_address
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import Series
+from coordinator.stores.lineages import next_lineage, superseding
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Backlog, Changes, Conflict, Lease, Read, StoreUnavailable, Transaction
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
@@ -37,9 +38,11 @@ class TestLaneInMemory(EveryLaneContract):
 
     @pytest.fixture
     def accept_loss(self, database: MemoryDatabase) -> AcceptLoss:
-        def accept(sequence: int, up_to: int) -> int:
+        def accept(sequence: int, up_to: int, lineage: str | None = None) -> int:
             if database.sequence == sequence:
                 database.loss_accepted = up_to
+                database.supersedes = superseding(database.supersedes, database.lineage, lineage)
+                database.lineage = next_lineage()
                 database.revision += 1
             return database.sequence
 
@@ -68,7 +71,7 @@ class TestLaneOnSqlite(EveryLaneContract):
     def accept_loss(self, path: str) -> Iterator[AcceptLoss]:
         address = parse_address(f"sqlite:///{path}")
         with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
-            yield lambda sequence, up_to: admin.accept_loss(sequence, up_to, NOW)
+            yield lambda sequence, up_to, lineage=None: admin.accept_loss(sequence, up_to, NOW, lineage=lineage)
 
 
 class FailingStore:
@@ -81,9 +84,9 @@ class FailingStore:
     def check(self, models: Sequence[Any], *, must_sync: bool = True) -> Sequence[str]:
         return self.inner.check(models, must_sync=must_sync)
 
-    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
+    def take_over(self, holder: str, now: datetime, above: int = 0, lineage: str | None = None) -> Lease:
         self.fail("take over")
-        return self.inner.take_over(holder, now, above)
+        return self.inner.take_over(holder, now, above, lineage)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         self.fail("renew")

@@ -37,9 +37,8 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.sqlite.store import create_schema
+from coordinator.transports.inprocess.at_hand import AtHand, CallsAtHand
 from coordinator.transports.inprocess.operators_socket import (
-    AtHand,
-    CallsAtHand,
     SocketWrites,
     check_path,
     is_listening,

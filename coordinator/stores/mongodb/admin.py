@@ -32,7 +32,6 @@ from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.kept_entries import cutoff_of
 from coordinator.stores.lane_tables import (
     LANES_FAULTS,
-    LEASE_TABLE,
     NAMELESS,
     SENDERS_BYTES,
     Cancellation,
@@ -42,7 +41,8 @@ from coordinator.stores.lane_tables import (
     PublisherPosition,
     Series,
 )
-from coordinator.stores.mongodb.admin_session import MongoAdminSession
+from coordinator.stores.lease_table import LEASE_TABLE
+from coordinator.stores.mongodb.admin_session import MongoAdminSession, lease_of
 from coordinator.stores.mongodb.audit_queries import acts_of, bounds_of, commands_of, forget_changes, is_old, is_old_act
 from coordinator.stores.mongodb.documents import Document, condition_of, document_of, row_of_document
 from coordinator.stores.mongodb.letter_queries import letters_of
@@ -55,7 +55,6 @@ from coordinator.stores.mongodb.outgoing_queries import (
     waiting_timers,
 )
 from coordinator.stores.mongodb.parked_queries import parked_counts, parked_keys_of, parked_of
-from coordinator.stores.moves import decode_move
 from coordinator.stores.port import Backlog
 from coordinator.stores.times import utc
 
@@ -78,7 +77,7 @@ class MongoAdmin(MongoAdminSession):
             parked = parked_counts(self._database)
             outbox, timers = backlog_of(self._database), waiting_timers(self._database)
         return LaneState(
-            lease=_lease_of(lease),
+            lease=lease_of(lease),
             last_settled=last,
             last_failed=failed,
             dead_letters=dead,
@@ -185,7 +184,7 @@ class MongoAdmin(MongoAdminSession):
             self._database[OperatorAct.table].insert_one(document_of(act))
 
     def pause(self, reason: str, now: datetime, act: OperatorAct | None = None) -> LeaseState:
-        lease = _lease_of(self._set_paused(reason, now, act, ReturnDocument.AFTER))
+        lease = lease_of(self._set_paused(reason, now, act, ReturnDocument.AFTER))
         if lease is None:
             raise DatabaseUnavailable(f"the lease of lane {self._lane} vanished while it was being paused")
         return lease
@@ -207,19 +206,6 @@ class MongoAdmin(MongoAdminSession):
             return lease.find_one_and_update({"_id": self._lane}, paused, return_document=which, session=session)
 
         return self._changing(transact, now)
-
-    def accept_loss(self, sequence: int, up_to: int, now: datetime, act: OperatorAct | None = None) -> int:
-        def transact(session: ClientSession) -> int:
-            leases = self._database[LEASE_TABLE]
-            ends_here = {"_id": self._lane, "sequence": sequence}
-            done = leases.update_one(ends_here, {"$set": {"loss_accepted": up_to}}, session=session)
-            if done.matched_count:
-                self._keep_act(session, act)
-            lease = leases.find_one({"_id": self._lane}, session=session)
-            return 0 if lease is None else int(lease["sequence"])
-
-        found = self.sequence()
-        return self._changing(transact, now) if found == sequence else found
 
     def cancel(self, command_id: str, reason: str, now: datetime, act: OperatorAct | None = None) -> LogEntry | None:
         def transact(session: ClientSession) -> LogEntry | None:
@@ -388,12 +374,3 @@ class MongoAdmin(MongoAdminSession):
     def _find(self, command_id: str, session: ClientSession | None) -> LogEntry | None:
         document = self._log.find_one({"_id": command_id}, session=session)
         return None if document is None else row_of_document(LogEntry, document)
-
-
-def _lease_of(document: Document | None) -> LeaseState | None:
-    if document is None:
-        return None
-    # A lease of before operators could change it has neither.
-    values: Document = {"revision": 0, "paused": None, "loss_accepted": None, "proved": None, **document}
-    values["move"] = decode_move(document.get("move"))
-    return LeaseState(**{name: values[name] for name in LeaseState.__struct_fields__})

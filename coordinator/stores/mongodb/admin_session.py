@@ -16,9 +16,9 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
-from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, ChangeUnknown, Holding
+from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, ChangeUnknown, Holding, LeaseState, lineages_of_loss
 from coordinator.stores.audit_tables import OperatorAct
-from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of
 from coordinator.stores.mongodb.driver_arguments import connection_of
@@ -83,7 +83,13 @@ class MongoAdminSession:
             return []
 
     def set_move(
-        self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
+        self,
+        before: LaneMove | None,
+        after: LaneMove | None,
+        now: datetime,
+        act: OperatorAct | None = None,
+        *,
+        of: LeaseState | None = None,
     ) -> bool:
         def transact(session: ClientSession) -> bool:
             lease = self._database[LEASE_TABLE].find_one({"_id": self._lane}, session=session)
@@ -96,11 +102,32 @@ class MongoAdminSession:
                 "move": None if told is None else encode_move(told),
                 "paused": paused_by(before, told, lease.get("paused")),
             }
+            if of is not None:
+                values |= {"lineage": of.lineage, "supersedes": of.supersedes}
             self._database[LEASE_TABLE].update_one({"_id": self._lane}, {"$set": values}, session=session)
             self._keep_act(session, act)
             return True
 
         return self._changing(transact, now)
+
+    def accept_loss(
+        self, sequence: int, up_to: int, now: datetime, act: OperatorAct | None = None, *, lineage: str | None = None
+    ) -> int:
+        def transact(session: ClientSession) -> int:
+            leases = self._database[LEASE_TABLE]
+            lease = lease_of(leases.find_one({"_id": self._lane}, session=session))
+            if lease is None or lease.sequence != sequence:
+                return 0 if lease is None else lease.sequence
+            values = {"loss_accepted": up_to, **lineages_of_loss(lease, lineage)}
+            leases.update_one({"_id": self._lane}, {"$set": values}, session=session)
+            self._keep_act(session, act)
+            return sequence
+
+        # A command that changes nothing must not make the lane renew its lease.
+        with self._translated():
+            lease = self._database[LEASE_TABLE].find_one({"_id": self._lane}, {"sequence": 1})
+        found = 0 if lease is None else int(lease["sequence"])
+        return self._changing(transact, now) if found == sequence else found
 
     def forget_move_notes(self, _batch_rows: int) -> Iterator[int]:
         with self._translated():
@@ -151,3 +178,13 @@ class MongoAdminSession:
             )
         check_lane((lease["_id"] for lease in self._database[LEASE_TABLE].find({}, {"_id": 1})), self._lane)
         self._is_checked = True
+
+
+def lease_of(document: Document | None) -> LeaseState | None:
+    """The lane's lease document; None: it never ran."""
+    if document is None:
+        return None
+    # A lease of an earlier release has not all of it.
+    values: Document = {**dict.fromkeys(LeaseState.__struct_fields__), "revision": 0, **document}
+    values["move"] = decode_move(document.get("move"))
+    return LeaseState(**{name: values[name] for name in LeaseState.__struct_fields__})

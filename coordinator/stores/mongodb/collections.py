@@ -21,7 +21,6 @@ from coordinator.stores.fingerprint_keys import FingerprintKey, new_fingerprint_
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.lane_tables import (
     LANE_MODELS,
-    LEASE_TABLE,
     AnnouncedVersion,
     ApiKey,
     DeadLetter,
@@ -30,6 +29,7 @@ from coordinator.stores.lane_tables import (
     OutboxEntry,
     Timer,
 )
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.mongodb.collection_differences import differences, made_indexes
 from coordinator.stores.mongodb.documents import Document, document_of
 from coordinator.stores.mongodb.driver_arguments import connection_of

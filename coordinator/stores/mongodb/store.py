@@ -33,7 +33,8 @@ from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, key_of
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
-from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
+from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.mongodb.client import open_client, problem_of_tls
 from coordinator.stores.mongodb.collection_differences import differences, uniques_of
 from coordinator.stores.mongodb.documents import Document, condition_of, document_of, id_of, plain, row_of_document
@@ -141,7 +142,7 @@ class MongoStore(GuardedStore):
         collection.update_many(nothing, {"$set": {"checked": True}})
         collection.delete_many(nothing)
 
-    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
+    def take_over(self, holder: str, now: datetime, above: int = 0, lineage: str | None = None) -> Lease:
         with self.guarded():
             database = self._database()
             check_still_own(self._others(database), self._lane)
@@ -149,7 +150,7 @@ class MongoStore(GuardedStore):
                 database[LEASE_TABLE].update_one(
                     {"_id": self._lane}, {"$max": {"epoch": above}, "$setOnInsert": _FRESH}, upsert=True
                 )
-        return self._raise_epoch({"_id": self._lane}, holder, now, upsert=True)
+        return self._raise_epoch({"_id": self._lane}, holder, now, upsert=True, lineage=lineage)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         return self._raise_epoch({"_id": self._lane, "epoch": epoch}, holder, now, upsert=False)
@@ -209,7 +210,9 @@ class MongoStore(GuardedStore):
         if client is not None:
             client.close()
 
-    def _raise_epoch(self, expected: Document, holder: str, now: datetime, *, upsert: bool) -> Lease:
+    def _raise_epoch(
+        self, expected: Document, holder: str, now: datetime, *, upsert: bool, lineage: str | None = None
+    ) -> Lease:
         """A write outside any transaction waits for a transaction that has changed the document.
 
         A transaction outlives its client's connection by up to a minute, so the last holder's is ended first: its
@@ -223,12 +226,17 @@ class MongoStore(GuardedStore):
                 database.client.admin.command(
                     "killSessions", [{"id": before["session"]}], codec_options=database.codec_options
                 )
+            begun: Document = {}
+            if lineage is not None and (before is None or before.get("lineage") is None):
+                begun = {"lineage": lineage}
+                # Another one may begin it at the same time.
+                expected, upsert = expected | {"lineage": None}, before is None
             self._session = database.client.start_session(causal_consistency=True)
             lease = database[LEASE_TABLE].find_one_and_update(
                 expected,
                 {
                     "$inc": {"epoch": 1},
-                    "$set": {"holder": holder, "taken_at": now, "session": self._session.session_id["id"]},
+                    "$set": {"holder": holder, "taken_at": now, "session": self._session.session_id["id"], **begun},
                     "$setOnInsert": _FRESH,
                 },
                 upsert=upsert,
@@ -263,6 +271,8 @@ def _lease_of(lease: Document) -> Lease:
         lease.get("loss_accepted"),
         lease["holder"],
         decode_move(lease.get("move")),
+        lineage=lease.get("lineage"),
+        supersedes=lease.get("supersedes"),
     )
 
 

@@ -16,7 +16,7 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.mysql.account import USER
 from coordinator.stores.mysql.collations import check_texts
 from coordinator.stores.mysql.driver_arguments import connections_of
@@ -81,11 +81,11 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
     reflecting_driver = "mysql+pymysql"
     unfilled_statement = UNFILLED
     take_over_statement = f"""
-        INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, revision, holder, taken_at)
-        VALUES (%s, %s, 0, 0, 0, %s, %s)
+        INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, revision, holder, taken_at, lineage)
+        VALUES (%s, %s, 0, 0, 0, %s, %s, %s)
         ON DUPLICATE KEY UPDATE
             epoch = CASE WHEN epoch < VALUES(epoch) THEN VALUES(epoch) ELSE epoch + 1 END,
-            holder = VALUES(holder), taken_at = VALUES(taken_at)
+            holder = VALUES(holder), taken_at = VALUES(taken_at), lineage = COALESCE(lineage, VALUES(lineage))
     """  # noqa: S608  # a constant of ours
 
     def __init__(self, address: Address, service: Service) -> None:

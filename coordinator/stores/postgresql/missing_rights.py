@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import psycopg
 
-from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.port import NotAdmitted
 from coordinator.stores.sql.schema import TableOf
 

@@ -28,7 +28,7 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.port import (
     Backlog,
     Changes,

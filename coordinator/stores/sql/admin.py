@@ -47,7 +47,6 @@ from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.kept_entries import ASKED, cutoff_of_orders
 from coordinator.stores.lane_tables import (
     LANES_FAULTS,
-    LEASE_TABLE,
     NAMELESS,
     SENDERS_BYTES,
     Cancellation,
@@ -59,6 +58,7 @@ from coordinator.stores.lane_tables import (
     Series,
     metadata,
 )
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.port import Backlog
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.admin_session import SqlAdminSession, keep_act, lease_of
@@ -244,18 +244,6 @@ class SqlAdmin(SqlAdminSession):
             lease = lease_of(connection, self._lane)
             connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(paused=None))
         return None if lease is None else lease.paused
-
-    def accept_loss(self, sequence: int, up_to: int, now: datetime, act: OperatorAct | None = None) -> int:
-        found = self.sequence()
-        if found != sequence:
-            return found
-        with self._changing(now) as connection:
-            lease = lease_of(connection, self._lane)
-            found = 0 if lease is None else lease.sequence
-            if found == sequence:
-                keep_act(connection, act)
-                connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(loss_accepted=up_to))
-        return found
 
     def cancel(self, command_id: str, reason: str, now: datetime, act: OperatorAct | None = None) -> LogEntry | None:
         logged = select(_LOG).where(_LOG.c.command_id == command_id)

@@ -12,9 +12,10 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
-from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, ChangeUnknown, Holding, LeaseState
+from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, ChangeUnknown, Holding, LeaseState, lineages_of_loss
 from coordinator.stores.audit_tables import OperatorAct
-from coordinator.stores.lane_tables import LEASE_TABLE, metadata
+from coordinator.stores.lane_tables import metadata
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.move_tables import MoveNote
 from coordinator.stores.moves import LaneMove, check_open_to_operators, decode_move, encode_move, paused_by
 from coordinator.stores.one_lane import check_lane, unused_lease
@@ -119,7 +120,13 @@ class SqlAdminSession:
             ]
 
     def set_move(
-        self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
+        self,
+        before: LaneMove | None,
+        after: LaneMove | None,
+        now: datetime,
+        act: OperatorAct | None = None,
+        *,
+        of: LeaseState | None = None,
     ) -> bool:
         of_lane = _LEASE.c.lane == self._lane
         with self._change() as connection:
@@ -133,12 +140,28 @@ class SqlAdminSession:
             if after is not None and before is None:
                 after = msgspec.structs.replace(after, batches=lease.batches)
             told = None if after is None else encode_move(after)
-            connection.execute(
-                update(_LEASE).where(of_lane).values(move=told, paused=paused_by(before, after, lease.paused))
-            )
+            values: dict[str, object] = {"move": told, "paused": paused_by(before, after, lease.paused)}
+            if of is not None:
+                values |= {"lineage": of.lineage, "supersedes": of.supersedes}
+            connection.execute(update(_LEASE).where(of_lane).values(values))
             keep_act(connection, act)
         self._tell_proved(lease)
         return True
+
+    def accept_loss(
+        self, sequence: int, up_to: int, now: datetime, act: OperatorAct | None = None, *, lineage: str | None = None
+    ) -> int:
+        # A command that changes nothing must not make the lane renew its lease.
+        with self._transaction() as connection:
+            lease = lease_of(connection, self._lane)
+        if (0 if lease is None else lease.sequence) == sequence:
+            with self._changing(now) as connection:
+                lease = lease_of(connection, self._lane)
+                if lease is not None and lease.sequence == sequence:
+                    keep_act(connection, act)
+                    values = {"loss_accepted": up_to, **lineages_of_loss(lease, lineage)}
+                    connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(values))
+        return 0 if lease is None else lease.sequence
 
     def forget_move_notes(self, batch_rows: int) -> Iterator[int]:
         epoch = number = 0

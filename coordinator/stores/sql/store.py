@@ -19,7 +19,8 @@ from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
-from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry, metadata
+from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, metadata
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.moves import decode_move
 from coordinator.stores.one_lane import WrongDatabase, check_lane, check_still_own
 from coordinator.stores.port import (
@@ -40,7 +41,7 @@ from coordinator.stores.sql.schema import Schema, TableOf
 from coordinator.stores.sql.table_differences import connected, differences
 from coordinator.stores.write_order import WriteOrder
 
-_LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder, move, proved"
+_LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder, move, proved, lineage, supersedes"
 LEASE = f"SELECT {_LEASE_COLUMNS} FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608  # constants of ours
 FENCE = (
     f"UPDATE {LEASE_TABLE} SET sequence = %s, batches = batches + 1 "  # noqa: S608
@@ -69,11 +70,12 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     reflecting_driver: ClassVar[str]
     """SQLAlchemy's name of the dialect and the driver."""
     take_over_statement: ClassVar[str] = f"""
-        INSERT INTO {LEASE_TABLE} AS lease (lane, epoch, sequence, batches, revision, holder, taken_at)
-        VALUES (%s, %s, 0, 0, 0, %s, %s)
+        INSERT INTO {LEASE_TABLE} AS lease (lane, epoch, sequence, batches, revision, holder, taken_at, lineage)
+        VALUES (%s, %s, 0, 0, 0, %s, %s, %s)
         ON CONFLICT (lane) DO UPDATE SET
             epoch = CASE WHEN lease.epoch < excluded.epoch THEN excluded.epoch ELSE lease.epoch + 1 END,
-            holder = excluded.holder, taken_at = excluded.taken_at
+            holder = excluded.holder, taken_at = excluded.taken_at,
+            lineage = COALESCE(lease.lineage, excluded.lineage)
     """  # noqa: S608
     renew_statement: ClassVar[str] = f"""
         UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = %s, taken_at = %s WHERE lane = %s AND epoch = %s
@@ -182,10 +184,10 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
                 if not isinstance(meaning, Refusal):
                     raise
 
-    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
+    def take_over(self, holder: str, now: datetime, above: int = 0, lineage: str | None = None) -> Lease:
         with self.guarded():
             check_still_own(self._others(), self.lane)
-        row = self._lease(self.take_over_statement, [self.lane, above + 1, holder, now])
+        row = self._lease(self.take_over_statement, [self.lane, above + 1, holder, now, lineage])
         if row is None:
             raise StoreUnavailable(f"{self.title} returned no lease")
         return _lease_of(row)
@@ -361,8 +363,9 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
 
 def _lease_of(row: Sequence[Any]) -> Lease:
-    epoch, sequence, revision, paused, loss_accepted, holder, move, proved = row
-    return Lease(epoch, sequence, revision, paused, loss_accepted, holder, decode_move(move), proved)
+    epoch, sequence, revision, paused, loss_accepted, holder, move, proved, lineage, supersedes = row
+    told = decode_move(move), proved, lineage, supersedes
+    return Lease(epoch, sequence, revision, paused, loss_accepted, holder, *told)
 
 
 def writes(table: TableOf, quote: str) -> Sequence[str]:

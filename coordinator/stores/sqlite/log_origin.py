@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.sqlite.file import FilesKept, Identity, held_problem, identity_of, note_beside, open_note
 
 _HEADER_BYTES: Final = 32

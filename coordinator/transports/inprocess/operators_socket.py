@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self, TypeAlias, get_args
+from typing import Final, Protocol, Self, TypeAlias, get_args
 
 import msgspec
 import structlog
@@ -34,6 +34,7 @@ from coordinator.service.errors import (
     Unavailable,
 )
 from coordinator.service.outcome import Outcome
+from coordinator.transports.inprocess.at_hand import AtHand, CallsAtHand
 
 _LENGTH_BYTES: Final = 4
 _PATH_BYTES: Final = 107 if sys.platform == "linux" else 103
@@ -71,17 +72,6 @@ class _Settled(Struct, frozen=True, tag="settled"):
     outcome: Outcome
 
 
-class CallsAtHand(Struct, frozen=True, kw_only=True):
-    """A service's calls to the outside, as their worker in the process knows them: those that it carries out, and those
-    that wait for their turn or their next attempt. `trouble` says what its provider does not do."""
-
-    under_way: int
-    waiting: int
-    oldest_s: float
-    is_provider_away: bool
-    trouble: str | None
-
-
 class _Counted(Struct, frozen=True, tag="counted"):
     number: int
     commands: int
@@ -91,6 +81,7 @@ class _Counted(Struct, frozen=True, tag="counted"):
     holder: str | None = None
     calls: CallsAtHand | None = None
     cause: str | None = None
+    lineage: str | None = None
 
 
 class _Unanswered(Struct, frozen=True, tag="refused"):
@@ -100,26 +91,6 @@ class _Unanswered(Struct, frozen=True, tag="refused"):
     code: str
     text: str
     field: str | None = None
-
-
-class AtHand(NamedTuple):
-    """What a process knows of a lane that it runs."""
-
-    waiting: int
-    """How many commands wait for it."""
-    suspended: str | None = None
-    """Why it applies nothing, also where an operator has paused it; None: it does."""
-    unwritable: str | None = None
-    """Why no command can be made safe before it is applied; None: it can."""
-    mark: int | None = None
-    """The last sequence that it knows to be acknowledged; None: it has kept no mark."""
-    holder: str | None = None
-    """The name that it writes into the lease when it takes the lane, with the first command that comes."""
-    calls: CallsAtHand | None = None
-    """The calls to the outside of the lane's service; None: it makes none, or the process is of an earlier release."""
-    cause: SuspensionCause | None = None
-    """The kind of why it is suspended; None: the process does not say it, or one of another release says what nobody
-    here knows."""
 
 
 _Question: TypeAlias = _Issue | _Count
@@ -320,7 +291,8 @@ class SocketWrites:
             raise BrokerUnavailable(f"the process that ran lane {lane}, at {self._path}, is gone") from None
         if isinstance(answer, _Counted):
             known = answer.commands, answer.suspended, answer.unwritable, answer.mark, answer.holder, answer.calls
-            return AtHand(*known, next((each for each in get_args(SuspensionCause) if each == answer.cause), None))
+            cause = next((each for each in get_args(SuspensionCause) if each == answer.cause), None)
+            return AtHand(*known, cause, answer.lineage)
         raise _error_of(answer, "")
 
     async def _ask(self, question: Callable[[int], _Question]) -> _Answer:

@@ -87,8 +87,7 @@ class KeptMark:
         """
         found = None if self._wanted is None else await read_mark(connection, self._lane)
         self._connection = connection
-        wanted = self._wanted
-        if wanted is not None and found is not None and found.sequence >= wanted.sequence:
+        if self._wanted is not None and found is not None and found.covers(self._wanted):
             self._wanted = None
         self._send()
 
@@ -107,7 +106,8 @@ class KeptMark:
             if kept is None or self._wanted is not None:
                 continue
             found = None if is_empty else await read_mark(connection, self._lane)
-            if (found is not None and found.sequence >= kept.sequence) or self._wanted is not None:
+            is_kept = found is not None and found.sequence >= kept.sequence and not found.is_other_than(kept)
+            if is_kept or self._wanted is not None:
                 continue
             if is_empty:
                 log.warning("mark_gone", lane=self._lane, sequence=kept.sequence)

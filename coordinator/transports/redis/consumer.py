@@ -330,7 +330,7 @@ class RedisLane(ConsumerThread):
         except ValueError as error:
             log.warning("mark_unreadable", lane=self._lane, reason=str(error))
         own = self._mark
-        if own is not None and (found is None or found.sequence < own.sequence):
+        if own is not None and (found is None or not found.covers(own)):
             self._send_mark(lease, own)
             return own
         self._mark = None

@@ -11,7 +11,8 @@ from coordinator.http.database_checks import database_checks
 from coordinator.http.database_part import HAS_MOVED
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.kinds import Database
-from coordinator.stores.lane_tables import LEASE_TABLE, metadata
+from coordinator.stores.lane_tables import metadata
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.moves import LaneMove, encode_move
 from tests.support.databases import sql_engine
 from tests.support.store_contract import NOW

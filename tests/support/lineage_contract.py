@@ -1,0 +1,162 @@
+"""What a lane promises where its database is not the one in which its commands were applied, on every store.
+
+Every test has one database, and makes another of it by what its process knows: that of a mark of another history.
+"""
+
+from typing import Final
+
+import msgspec
+
+from coordinator.lane.delivery import Suspension
+from coordinator.lane.high_water import Mark
+from coordinator.stores.lane_tables import Series
+from coordinator.stores.lineages import SUPERSEDED_MAX
+from coordinator.stores.port import Lease
+from tests.support.lane_contract import LaneUnderTest, delivery
+from tests.support.ledger import Account, Deposit, OpenAccount
+from tests.support.loss_contract import AcceptLoss
+from tests.support.store_contract import NOW, OpenStore
+
+OTHER: Final = Mark(sequence=1, epoch=40, series={"accounts": 7, "invoices": 3}, lineage="other")
+"""Of a database in which the lane has not come as far as in the test's."""
+
+
+def _lease(lane: LaneUnderTest) -> Lease:
+    lease = lane.store.current()
+    assert lease is not None
+    return lease
+
+
+def _refused(lane: LaneUnderTest) -> str:
+    before = _lease(lane)
+    suspended = lane.lane.apply([delivery(1, Deposit(id=1, amount=5))])
+    assert isinstance(suspended, Suspension)
+    assert suspended.is_blocked
+    assert _lease(lane) == before
+    return suspended.reason
+
+
+class LineageContract:
+    def _ahead(self, open_store: OpenStore) -> LaneUnderTest:
+        """The next process of a lane of two accounts, before it knows anything."""
+        LaneUnderTest(open_store()).do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        return LaneUnderTest(open_store(), "next")
+
+    def test_a_lineage_is_begun_once_and_stays(self, open_store: OpenStore) -> None:
+        assert open_store().take_over("first", NOW, 6, "a").lineage == "a"
+        assert open_store().take_over("second", NOW, 3, "b").lineage == "a"
+        last = open_store().take_over("third", NOW)
+        assert last.lineage == "a"
+        assert open_store().renew("third", NOW, last.epoch).lineage == "a"
+
+    def test_a_database_of_an_earlier_release_has_the_lineage_of_the_mark(self, open_store: OpenStore) -> None:
+        open_store().take_over("earlier", NOW)
+        lane = LaneUnderTest(open_store(), "next")
+        lane.lane.learn(Mark(sequence=0, lineage="nobody's"))
+        lane.do(OpenAccount(owner="a"))
+        own = _lease(lane).lineage
+        assert own not in (None, "nobody's")
+        assert lane.lane.mark().lineage == own
+        again = LaneUnderTest(open_store(), "again")
+        again.lane.learn(lane.lane.mark())
+        again.do(OpenAccount(owner="b"))
+        assert again.lane.mark().lineage == own
+
+    def test_a_mark_of_an_earlier_release_is_believed(self, open_store: OpenStore) -> None:
+        lane = self._ahead(open_store)
+        lane.lane.learn(msgspec.structs.replace(OTHER, lineage=None))
+        lane.do(Deposit(id=1, amount=5))
+        assert lane.lane.mark().lineage == _lease(lane).lineage
+
+    def test_a_lane_stops_in_another_database_though_that_has_come_further(self, open_store: OpenStore) -> None:
+        lane = self._ahead(open_store)
+        lane.lane.learn(OTHER)
+        reason = _refused(lane)
+        own = _lease(lane).lineage
+        assert f"ends at sequence 2 in lineage {own}, and 1 was acknowledged in lineage other" in reason
+        assert "`coordinator accept-loss ledger --at 2 --up-to 1`" in reason
+        assert lane.lane.mark() == OTHER
+
+    def test_a_lane_that_is_at_work_stops_as_soon_as_it_knows(self, open_store: OpenStore) -> None:
+        """Behind a broker a lane in one process learns of the mark there when it has begun."""
+        lane = LaneUnderTest(open_store())
+        lane.do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        assert lane.lane.look() is None
+        lane.lane.learn(OTHER)
+        assert not lane.lane.is_current()
+        assert "in lineage other" in _refused(lane)
+        looked = lane.lane.look()
+        assert isinstance(looked, Suspension)
+        assert looked.is_blocked
+
+    def test_a_lane_whose_address_leads_elsewhere_stops(self, open_store: OpenStore) -> None:
+        """What it has done itself is in another database than the one that answers now."""
+        lane = self._ahead(open_store)
+        lane.lane._high_water.learn(OTHER)
+        lane.lane._tenancy.doubt()
+        assert "1 was acknowledged in lineage other" in _refused(lane)
+        assert not lane.lane.is_in_doubt
+
+    def test_a_standby_that_has_seen_another_database_says_so_and_tells_nobody(self, open_store: OpenStore) -> None:
+        lane = self._ahead(open_store)
+        lane.lane._high_water.seen(Lease(1, 9, lineage="other"))
+        looked = lane.lane.look()
+        assert isinstance(looked, Suspension)
+        assert "9 was acknowledged in lineage other" in looked.reason
+        assert lane.lane.is_in_doubt
+        # Whoever had the lane before knows it better.
+        lane.lane.learn(Mark(sequence=2, epoch=1, lineage=_lease(lane).lineage))
+        lane.do(Deposit(id=1, amount=5))
+
+    def test_once_accepted_it_goes_on_there_and_above_the_ids_of_both(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        lane = self._ahead(open_store)
+        before = _lease(lane).lineage
+        lane.lane.learn(OTHER)
+        _refused(lane)
+        assert accept_loss(2, 1, "other") == 2
+        assert [outcome.sequence for outcome in lane.do(Deposit(id=1, amount=5), OpenAccount(owner="c"))] == [3, 4]
+        assert [row.id for row in lane.rows(Account)] == [1, 2, 8]
+        assert {row.name: row.value for row in lane.rows(Series)}["invoices"] == 3
+        after = _lease(lane)
+        assert after.lineage not in (before, "other")
+        assert str(after.supersedes).split() == [before, "other"]
+        assert lane.lane.mark().lineage == after.lineage
+
+    def test_the_other_database_is_another_from_then_on(self, open_store: OpenStore, accept_loss: AcceptLoss) -> None:
+        """So is a copy of this one that was made before."""
+        lane = self._ahead(open_store)
+        before = _lease(lane).lineage
+        lane.lane.learn(OTHER)
+        accept_loss(2, 1, "other")
+        lane.do(Deposit(id=1, amount=5))
+        mark = lane.lane.mark()
+        for lineage in (before, "other"):
+            assert Lease(1, 100, lineage=lineage, supersedes=before).is_other(mark.lineage)
+
+    def test_it_may_be_accepted_again_before_the_lane_goes_on(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        lane = self._ahead(open_store)
+        standby = LaneUnderTest(open_store(), "standby")
+        assert standby.lane.look() is None
+        lane.lane.learn(OTHER)
+        for _ in range(3):
+            accept_loss(2, 1, "other")
+        assert standby.lane.look() is None
+        lane.do(Deposit(id=1, amount=5))
+        for _ in range(SUPERSEDED_MAX):
+            accept_loss(lane.lane.sequence, lane.lane.sequence + 1)
+        assert len(str(_lease(lane).supersedes).split()) == SUPERSEDED_MAX
+
+    def test_a_loss_that_is_accepted_begins_a_lineage(self, open_store: OpenStore, accept_loss: AcceptLoss) -> None:
+        """The primary that had what is lost may come back, and may have more than was acknowledged."""
+        lane = self._ahead(open_store)
+        before = _lease(lane).lineage
+        lane.lane.learn(Mark(sequence=12, epoch=2, lineage=before))
+        accept_loss(2, 12, before)
+        lane.do(Deposit(id=1, amount=5))
+        after = _lease(lane)
+        assert after.lineage != before
+        assert Lease(9, 99, lineage=before).is_other(lane.lane.mark().lineage)
