@@ -231,8 +231,7 @@ class Attempts:
         timeout_s = self._settings.call_timeout_s
         is_answered: bool | None = None
         reason = f"no answer within {timeout_s:g} s"
-        began_s = self._monotonic()
-        self._silence.begin()
+        began_s = self._silence.begin()
         try:
             async with asyncio.timeout(timeout_s):
                 with nullcontext() if span is None else span.calling(number):
@@ -252,11 +251,11 @@ class Attempts:
             is_answered = True
             return result
         finally:
-            self._note(is_answered, reason)
+            self._note(began_s, is_answered, reason)
             result_label = {None: "defect", True: "answered", False: "no_answer"}[is_answered]
             CALLS.labels(self._service, effect.type, result_label).observe(self._monotonic() - began_s)
 
-    def _note(self, is_answered: bool | None, reason: str) -> None:
+    def _note(self, began_s: float, is_answered: bool | None, reason: str) -> None:
         if is_answered is not None:
             self._unanswered, self._no_answer = (0, "") if is_answered else (self._unanswered + 1, reason)
             self._unanswered_at_s = self._monotonic()
@@ -266,7 +265,7 @@ class Attempts:
             self._breaker.succeeded()
         elif self._breaker.failed():
             log.warning("provider_away", service=self._service, after_failures=self._settings.breaker_failures)
-        self._silence.end(is_answered=is_answered is not False, is_away=self._breaker.is_open)
+        self._silence.end(began_s, is_answered=is_answered is not False, is_away=self._breaker.is_open)
 
     async def _give_up(
         self, handler: EffectHandler[Any], effect: Effect, call: Call, attempted: Attempted
@@ -274,13 +273,13 @@ class Attempts:
         reason = attempted.reason
         is_answered = True
         if handler.look_up is not None:
-            self._silence.begin()
+            began_s = self._silence.begin()
             try:
                 async with asyncio.timeout(self._settings.call_timeout_s):
                     known = await handler.look_up(effect, call)
                     known = None if known is None else _command(known, "look_up", effect)
             except Exception as error:  # noqa: BLE001  # any of them is no answer
-                self._silence.end(is_answered=False, is_away=self._breaker.is_open)
+                self._silence.end(began_s, is_answered=False, is_away=self._breaker.is_open)
                 longer_s = self._settings.give_up_after_s * _LOOK_UP_SHARE
                 if self._clock() < self._over_at_s(attempted) + longer_s:
                     delay_s = min(self._delay_s(attempted.calls, None), longer_s / _LOOK_UPS)
@@ -289,10 +288,10 @@ class Attempts:
                 asked = storable(str(error), REASON_CHARACTERS_MAX // 2)
                 reason = f"{storable(reason, REASON_CHARACTERS_MAX // 2)}; and asked what became of it: {asked}"
             except BaseException:
-                self._silence.end(is_answered=True)
+                self._silence.end(began_s, is_answered=True)
                 raise
             else:
-                self._silence.end(is_answered=True)
+                self._silence.end(began_s, is_answered=True)
                 if known is not None:
                     return self._fact(handler, effect, call.key, attempted, known)
         # Read last: meanwhile a copy may have come for which somebody made a call.

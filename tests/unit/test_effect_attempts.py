@@ -346,6 +346,17 @@ async def test_a_provider_that_says_nothing_is_late_long_before_the_call_has_had
     assert [late is not None for late in seen] == [False, True, False]
 
 
+async def test_a_provider_that_refuses_at_once_is_not_late_while_it_counts_as_away() -> None:
+    """Whoever is told of an answer that is late looks for something that hangs."""
+    trying = Trying(Courier([away(), away(), away()]), breaker_failures=3)
+    for _ in range(3):
+        await trying.step()
+    assert trying.attempts.is_away
+    trying.clock.now_s += 60.0
+    assert trying.attempts.late is None
+    assert (trying.attempts.unanswered or "").endswith("to the provider had no answer: connection refused")
+
+
 async def test_what_the_provider_did_not_answer_is_known_until_it_answers() -> None:
     """Ten in a row open the breaker: until then nothing else would tell, and one call at a time takes minutes."""
     trying = Trying(Courier([away(), away(), EffectRetry("no such parcel", is_about_call=True), away()]))

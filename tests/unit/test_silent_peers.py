@@ -95,24 +95,49 @@ def test_a_provider_is_silent_from_its_last_answer_on_for_as_long_as_somebody_wa
         return None if late is None else late.waited_s
 
     assert waited_s() is None
-    silence.begin()
+    first_s = silence.begin()
     now_s += 2.0
-    silence.begin()
+    second_s = silence.begin()
     assert waited_s() is None
     now_s += 1.0
     assert waited_s() == 3.0
     assert str(silence.late) == "it has waited 3 s for the provider"
-    silence.end(is_answered=False)
+    silence.end(first_s, is_answered=False)
     now_s += 20.0
     assert waited_s() == 23.0, "one call has had its time, and nothing else has changed"
-    silence.begin()
-    silence.end(is_answered=True)
+    silence.end(silence.begin(), is_answered=True)
     assert waited_s() is None
     now_s += LATE_S
     assert waited_s() == LATE_S
-    silence.end(is_answered=False)
+    silence.end(second_s, is_answered=False)
     assert waited_s() is None, "nobody waits"
-    silence.begin()
-    silence.end(is_answered=False, is_away=True)
+    third_s = silence.begin()
     now_s += LATE_S
-    assert waited_s() == LATE_S, "it is called now and then"
+    silence.end(third_s, is_answered=False, is_away=True)
+    now_s += 1.0
+    assert waited_s() == LATE_S + 1.0, "it is called now and then"
+
+
+def test_a_provider_that_refuses_at_once_is_not_silent() -> None:
+    """Nor is it while it counts as away: of one that answers 500 nobody waits for an answer."""
+    now_s = 100.0
+    silence = ProviderSilence(lambda: now_s)
+
+    def is_late() -> bool:
+        return silence.late is not None
+
+    for _ in range(5):
+        began_s = silence.begin()
+        now_s += 0.1
+        silence.end(began_s, is_answered=False, is_away=True)
+        now_s += 60.0
+        assert not is_late()
+    hanging_s = silence.begin()
+    now_s += 2 * LATE_S
+    began_s = silence.begin()
+    silence.end(began_s, is_answered=False, is_away=True)
+    assert not is_late(), "it said something just now"
+    now_s += LATE_S
+    assert is_late(), "and has kept silent to the other call since"
+    silence.end(hanging_s, is_answered=False, is_away=True)
+    assert is_late()
