@@ -10,6 +10,7 @@ from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.kept_lanes import KEPT, also_kept, kept_words, lane_why
 from coordinator.operate.output import now
 from coordinator.operate.places import Stop
+from coordinator.service.lane_names import lane_of
 from coordinator.service.rows import Row
 from coordinator.service.saga import ENDED, Resumption, SagaRow
 from coordinator.service.saga_timeline import SagaStep
@@ -37,7 +38,7 @@ def standing_of(
     last_why = reason if letter is None else letter.why
     if row.status == "needs_review":
         at = "" if last is None else f" at step {last.name} ({last.command_type} {last.command_id})"
-        verdict = f"find out whether that step was done, and send the verdict on it: {_resumed(service, row, last)}"
+        verdict = f"{_found_out(service, last, letter)}, and send the verdict on it: {_resumed(service, row, last)}"
         own = conditions.get(service.lane)
         return {
             "is_stuck": True,
@@ -59,8 +60,8 @@ def standing_of(
         # Who emitted what is lost has withdrawn it; an answer that was settled was given up where it is.
         emitter = stops[-2].lane if len(stops) > 1 and stop.kind != "settled" else service.lane
         todo = (
-            f"see by whom (coordinator audit {emitter} --operators), and find out whether the step was done; then send "
-            f"the verdict on it: {_resumed(service, row, last, even_if_running=True)}. "
+            f"see by whom (coordinator audit {emitter} --operators), and find out whether the step {_what(last)}; then "
+            f"send the verdict on it: {_resumed(service, row, last, even_if_running=True)}. "
             "After a restored backup: coordinator continue"
         )
     if why is not None and (own := conditions.get(service.lane)) is not None and lane_why(own) not in why:
@@ -124,7 +125,32 @@ def _resumed(service: Service, row: SagaRow, step: SagaStep | None, *, even_if_r
         return f"service {service.name} declares no command for it (a Resumption)"
     arguments = msgspec.json.encode(said).decode()
     line = f"coordinator send {known[0]} {in_quotes(arguments)}"
-    return f"{line} (verdict: done, not_done, or again, which asks for the step anew)"
+    return f"{line} ({_verdicts(step)})"
+
+
+def _found_out(service: Service, step: SagaStep | None, letter: Stop | None) -> str:
+    """What is to be known before a verdict is sent. A step that another lane refused may have left something there."""
+    lane = None if step is None else lane_of(step.command_type.partition(".")[0], service.tenant)
+    # A letter has the reason: nothing of it was applied.
+    first = (
+        ""
+        if letter is not None or lane in (None, service.lane)
+        else f"first settle what needs a review in lane {lane} (docs/OPERATING.md, What needs a person); then "
+    )
+    return f"{first}find out whether that step {_what(step)}"
+
+
+def _what(step: SagaStep | None) -> str:
+    return "is undone" if step is not None and step.direction == "undo" else "was done"
+
+
+def _verdicts(step: SagaStep | None) -> str:
+    if step is not None and step.direction == "undo":
+        return "verdict: done, or again, which has it undone anew"
+    return (
+        'verdict: done, with its "result" if the saga takes something from that; not_done; or again, which asks for '
+        "the step anew, and takes back nothing of what was done"
+    )
 
 
 def _resumes(command: type[Any], handle: Any, model: type[Row]) -> bool:

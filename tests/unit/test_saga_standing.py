@@ -3,7 +3,7 @@
 import shlex
 from contextlib import nullcontext
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, Literal, cast
 from uuid import uuid4
 
 import msgspec
@@ -39,7 +39,9 @@ def known(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def keep(world: World, **fields: Any) -> None:
+def keep(
+    world: World, direction: Literal["do", "undo"] = "do", command_type: str = "users.ghost", **fields: Any
+) -> None:
     purchase = Purchase(id=23, user_id=1, item_id=1, quantity=1, payment_method="pm", created_at=now(), **fields)
     step = SagaStep(
         command_id=STEP,
@@ -47,8 +49,8 @@ def keep(world: World, **fields: Any) -> None:
         saga_id=23,
         number=1,
         name="quote",
-        direction="do",
-        command_type="users.ghost",
+        direction=direction,
+        command_type=command_type,
         status="failed" if fields else "waiting",
         began_at=now() - timedelta(seconds=10),
     )
@@ -89,8 +91,11 @@ def test_a_saga_that_needs_a_review_names_the_letter_s_reason_and_the_line_that_
     assert saga.why is not None
     assert saga.why.startswith("users.ghost failed (unknown_command_type): ")
     line = f'coordinator send users.resume_purchase \'{{"id":23,"step":"{STEP}","verdict":"…","reason":"…"}}\''
-    known_verdicts = "(verdict: done, not_done, or again, which asks for the step anew)"
-    assert saga.todo == f"find out whether that step was done, and send the verdict on it: {line} {known_verdicts}"
+    verdicts = (
+        '(verdict: done, with its "result" if the saga takes something from that; not_done; or again, which asks for '
+        "the step anew, and takes back nothing of what was done)"
+    )
+    assert saga.todo == f"find out whether that step was done, and send the verdict on it: {line} {verdicts}"
     # Pasted as it is, it says nothing of the step, and is refused.
     sent = known.run(*shlex.split(line)[1:], expect=2)
     assert "nothing was sent" in sent.stderr
@@ -123,6 +128,26 @@ def test_a_saga_that_has_gone_back_for_a_rule_keeps_its_own_reason(known: World)
 def test_a_saga_that_needs_a_review_without_a_letter_keeps_its_own_reason(known: World) -> None:
     keep(known, status="needs_review", reason_code="answer_lost", reason="nobody knows")
     assert found().why == "answer_lost: nobody knows"
+
+
+def test_a_saga_whose_step_another_lane_refused_says_that_it_is_to_be_settled_there_first(known: World) -> None:
+    """Money may be held there: asked for anew, it is held twice."""
+    reason = "payment 7 is needs_review"
+    keep(known, "do", "payments.open", status="needs_review", reason_code="payment_needs_review", reason=reason)
+    todo = found().todo or ""
+    assert todo.startswith(
+        "first settle what needs a review in lane payments (docs/OPERATING.md, What needs a person); then find out "
+        "whether that step was done, and send the verdict on it: coordinator send users.resume_purchase "
+    )
+    assert todo.endswith("again, which asks for the step anew, and takes back nothing of what was done)")
+
+
+def test_of_a_step_that_could_not_be_undone_no_verdict_is_offered_that_is_refused(known: World) -> None:
+    reason = "payment 7 is needs_review"
+    keep(known, "undo", "payments.reverse", status="needs_review", reason_code="payment_needs_review", reason=reason)
+    todo = found().todo or ""
+    assert "; then find out whether that step is undone, and send the verdict on it: coordinator send " in todo
+    assert todo.endswith("(verdict: done, or again, which has it undone anew)")
 
 
 def test_a_saga_that_needs_a_review_names_its_lane_where_that_takes_no_verdict_now(known: World) -> None:
