@@ -21,8 +21,8 @@ UNASKED: Final = (
 )
 UNSEEN_ACTIVE: Final = (
     "nothing was settled meanwhile. No coordinator that answers has the lane: one learns by the next command that it "
-    "has it, as after a start. If another one has it, that knows how it does: name it with --coordinator URL, or in "
-    "OPERATIONS_COORDINATORS"
+    "has it, as after a start (coordinator drain LANE sends it one). If another one has it, that knows how it does: "
+    "name it with --coordinator URL, or in OPERATIONS_COORDINATORS"
 )
 NOBODY: Final = "no coordinator consumes its queue"
 

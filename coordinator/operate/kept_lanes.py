@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from coordinator.operate.conditions import NOBODY, LaneCondition
+from coordinator.operate.conditions import NOBODY, UNSEEN_ACTIVE, LaneCondition
 from coordinator.operate.suspended_todo import suspended_todo
 from coordinator.service.text import counted
 
@@ -11,6 +11,11 @@ KEPT: Final = frozenset({"paused", "moved", "suspended", "stuck"})
 """States of a lane in which what waits for it goes on waiting."""
 
 ASK_OTHERS: Final = "bring back what does not answer, or name it where it was not asked (--coordinator URL)"
+
+SEND_ONE: Final = (
+    "send the lane a command, and look again: coordinator drain {lane} --timeout-s 5; or name the coordinator that has "
+    "it (--coordinator URL)"
+)
 
 
 def lane_why(condition: LaneCondition) -> str:
@@ -32,7 +37,8 @@ def lane_todo(condition: LaneCondition) -> str | None:
         case "suspended":
             return suspended_todo(lane, condition.cause)
         case "unknown":
-            return ASK_OTHERS
+            # Where all are named, and answer, nothing is away.
+            return SEND_ONE.format(lane=lane) if condition.why == UNSEEN_ACTIVE else ASK_OTHERS
         case "stuck":
             return (
                 f"look at the coordinator of lane {lane}: its /readyz and its log say what it waits for. Where they "

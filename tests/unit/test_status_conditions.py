@@ -254,6 +254,11 @@ def test_a_lane_whose_coordinator_nobody_asked_is_not_called_idle(monkeypatch: p
     standby = msgspec.structs.replace(coordinator, state="standby")
     monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [standby])
     assert state() == ("unknown", UNSEEN_ACTIVE)
+    # All that are named answer: there is nothing to bring back.
+    unseen = LaneCondition(lane="users", state="unknown", why=UNSEEN_ACTIVE, waiting=0)
+    assert (queued_stop(unseen, "17", None).todo or "").startswith(
+        "send the lane a command, and look again: coordinator drain users --timeout-s 5; or name the coordinator"
+    )
     (status,) = LaneLooks(["users"]).look(0.0)
     note_conditions([status], {"users": DEPTH}, [])
     assert status.held is None
