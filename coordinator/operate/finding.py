@@ -336,17 +336,19 @@ class Finder:
         if not rest:
             return self._nothing(asked)
         lanes = f"lane {rest[0]} has" if len(rest) == 1 else f"lanes {', '.join(rest)} have"
-        words = f"whether {lanes} {asked.text[:100]} is not known, since nobody could look there"
+        kept = "".join(f"; {kept_words(each)}" for lane in rest if (each := self._conditions[lane]).state in KEPT)
+        words = f"whether {lanes} {asked.text[:100]} is not known, since nobody could look there{kept}"
         if not looked:
             return words
-        return f"{words}; of the others: {self._nothing(msgspec.structs.replace(asked, lanes=looked))}"
+        others = self._nothing(msgspec.structs.replace(asked, lanes=looked), none="none of them")
+        return f"{words}; of the others: {others}"
 
-    def _nothing(self, of: _Sought) -> str:
+    def _nothing(self, of: _Sought, none: str = "no lane") -> str:
         asked = of.text
         # What waits in a queue is known to nobody by its key, or by the row that it is for.
-        waits = f"; {waiting_words(self._conditions[lane] for lane in of.lanes)}"
+        waits = f"; {waiting_words((self._conditions[lane] for lane in of.lanes), none)}"
         if is_uuid(asked):
-            return unsettled_words(asked, [self._conditions[lane] for lane in of.lanes])
+            return unsettled_words(asked, [self._conditions[lane] for lane in of.lanes], none)
         if not of.content.issuperset(of.lanes):
             waits = f"{waits}; idempotency keys are found in the lanes that you operate"
         if any(self._type_named(lane, asked) for lane in of.lanes):

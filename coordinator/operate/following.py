@@ -274,11 +274,12 @@ def queued_stop(condition: LaneCondition, command_id: str, command_type: str | N
     return _kept(stop, condition) if condition.state in (*KEPT, "unknown") else stop
 
 
-def unsettled_words(command_id: str, conditions: Collection[LaneCondition]) -> str:
-    """What is said of a command of which none of these lanes knows: where it may be, and what keeps it there."""
-    waits = waiting_words(conditions)
+def unsettled_words(command_id: str, conditions: Collection[LaneCondition], none: str = "no lane") -> str:
+    """What is said of a command of which none of these lanes knows: where it may be, and what keeps it there. `none` is
+    how none of them is called."""
+    waits = waiting_words(conditions, none)
     names = [each.lane for each in conditions]
-    who = f"lane {names[0]} has not settled" if len(names) == 1 else "no lane has settled"
+    who = f"lane {names[0]} has not settled" if len(names) == 1 else f"{none} has settled"
     return f"{who} command {command_id}: it waits in a queue, is older than the log, or {NEVER_SENT}; {waits}"
 
 

@@ -71,8 +71,9 @@ def also_kept(why: str | None, todo: str | None, condition: LaneCondition | None
     return f"{why}; {its_why}", todo or its_todo
 
 
-def waiting_words(conditions: Iterable[LaneCondition]) -> str:
-    """Which of these lanes keep what waits in them, and why; or that none does, as far as anybody was asked."""
+def waiting_words(conditions: Iterable[LaneCondition], none: str = "no lane") -> str:
+    """Which of these lanes keep what waits in them, and why; or that none does, as far as anybody was asked. `none` is
+    how none of them is called."""
     every = list(conditions)
     kept = [kept_words(each) for each in every if each.state in KEPT]
     unknown: dict[str | None, list[str]] = {}
@@ -80,7 +81,7 @@ def waiting_words(conditions: Iterable[LaneCondition]) -> str:
         if each.state == "unknown":
             unknown.setdefault(each.why, []).append(each.lane)
     kept += [_unknown_words(lanes, why) for why, lanes in unknown.items()]
-    return "; ".join(kept) or "no lane is paused, suspended or stuck"
+    return "; ".join(kept) or f"{none} is paused, suspended or stuck"
 
 
 def kept_words(condition: LaneCondition) -> str:

@@ -183,3 +183,21 @@ def test_what_a_lane_may_have_that_nobody_could_look_into_is_not_said_to_be_nowh
     unknown = f"whether lane items has {text} is not known, since nobody could look there"
     assert (of_one.nothing, of_one.away) == (unknown, [f"items: {why}"])
     assert (of_both.nothing or "").startswith(f"{unknown}; of the others: ")
+    assert "no lane is paused" not in (of_both.nothing or ""), "that of items nobody knows"
+
+
+def test_a_suspended_lane_that_nobody_can_look_into_is_named_with_what_helps(known: World) -> None:
+    """Its database refuses whoever asks, as it refuses the lane: no lane is not said to be suspended."""
+    create(known)
+
+    def open_admin(lane: str) -> AbstractContextManager[LaneAdmin]:
+        if lane == "items":
+            raise DatabaseUnavailable("it refuses the password")
+        return lane_admin(lane)
+
+    why = "NotAdmitted: it refuses the password"
+    items = LaneCondition(lane="items", state="suspended", why=why, waiting=2, cause="database", can_be_asked=False)
+    finder = Finder({"items": items, "users": IDLE}, registry().service, open_admin, lane_api_keys)
+    nothing = finder.find("user 4711", ["items", "users"], frozenset(["users"])).nothing or ""
+    assert f"; lane items is suspended ({why}), and 2 messages wait there (bring its database back" in nothing
+    assert nothing.endswith("; none of them is paused, suspended or stuck")
