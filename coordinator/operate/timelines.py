@@ -1,6 +1,7 @@
 """What one lane's database knows of a command, as a timeline. What led to it, and it to, is in `relatives.py`."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -19,13 +20,16 @@ from coordinator.client.transaction_times import REACHES, TransactionTimes, have
 from coordinator.operate.actors import actor_of_options, actor_of_text
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.following import Conditions, emitted_stop, held_up, queued_stop
-from coordinator.operate.output import age
+from coordinator.operate.output import age, now
 from coordinator.operate.places import Known, PlaceKind, Stop, known_in, stops_of
 from coordinator.operate.relatives import EmittedBy
 from coordinator.runtime.settings import LaneSettings, load
 from coordinator.service.ids import replay_command_id
 from coordinator.stores.admin import LaneAdmin, PassedEntry
 from coordinator.stores.lane_tables import LogEntry
+
+_AHEAD_MAX: Final = timedelta(seconds=1)
+"""So far ahead a lane's clock may be without a word of it."""
 
 _STANDINGS: Final[dict[PlaceKind, Standing]] = {
     "dead_letter": "failed",
@@ -142,7 +146,19 @@ def _settled(admin: LaneAdmin, known: Known, entry: LogEntry, stop: Stop) -> Tim
     times = msgspec.structs.replace(
         lane_times(entry), committing_at=batch.committing_at, committed_at=batch.committed_at
     )
-    return with_moments(timeline, None, times)
+    timeline = with_moments(timeline, None, times)
+    return msgspec.structs.replace(timeline, clocks=timeline.clocks or _ahead_of_us(known.lane, entry.settled_at))
+
+
+def _ahead_of_us(lane: str, settled_at: datetime) -> str | None:
+    """What is wrong with the clocks where a command is settled that was settled later than now; None: nothing."""
+    ahead = settled_at - now()
+    if ahead <= _AHEAD_MAX:
+        return None
+    return (
+        f"the clock of lane {lane} is at least {ahead.total_seconds():.0f} s ahead of that of this machine: only times "
+        "of one clock can be compared, and deadlines are by the lane's"
+    )
 
 
 def _transaction_of(admin: LaneAdmin, entry: LogEntry) -> TransactionTimes:

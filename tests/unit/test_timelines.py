@@ -1,5 +1,6 @@
 """A command's timeline: its moments by two clocks, and where it stands, as `coordinator command` shows it."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -112,6 +113,15 @@ def test_a_settled_command_shows_its_outcome_and_when_it_was_applied(world: Worl
     text = world.run("command", command_id, "--lane", "users").stdout
     assert "user_not_found" in text
     assert "received at the latest (gateway's clock)" in text
+
+
+def test_a_command_that_was_settled_in_the_future_tells_of_the_lanes_clock(world: World) -> None:
+    """Else it looks as if it had waited for so long, and its deadline had passed."""
+    command_id = new_command_id()
+    world.now = datetime.now(UTC) + timedelta(hours=1)
+    world.deliver(CommandMessage(command_id=command_id, type="users.credit", arguments=ARGUMENTS, actor=CASHIER))
+    clocks = world.json("command", command_id, "--lane", "users")["timeline"]["clocks"] or ""
+    assert re.match(r"the clock of lane users is at least 3[56]\d\d s ahead of that of this machine: ", clocks)
 
 
 def test_a_command_says_of_which_batch_it_was(world: World) -> None:
