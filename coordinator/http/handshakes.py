@@ -108,8 +108,8 @@ class Handshake:
 
 def handshake_of(connection: Following, context: ssl.SSLContext) -> asyncio.BaseProtocol:
     """What is to be told of a connection to a port with TLS; once its handshake is done, `connection` is."""
-    loop = type(asyncio.get_running_loop())
-    made = _class_for(loop.__module__.partition(".")[0])(connection, context)
+    packages = {each.__module__.partition(".")[0] for each in type(asyncio.get_running_loop()).mro()}
+    made = _class_for("uvloop" if "uvloop" in packages else "asyncio")(connection, context)
     return cast(asyncio.BaseProtocol, made)
 
 

@@ -129,6 +129,8 @@ class _MongoKind:
             datetime_conversion="DATETIME_AUTO",
             maxPoolSize=pool_max,
             serverSelectionTimeoutMS=CONNECT_TIMEOUT_S * 1000,
+            # Of each address that a name has.
+            connectTimeoutMS=CONNECT_TIMEOUT_S * 1000,
             socketTimeoutMS=timeout_ms,
             readConcernLevel="majority",
         )

@@ -1,6 +1,8 @@
 """psycopg's asynchronous connections, for reads that end in time though the server does not answer."""
 
 import asyncio
+import socket
+from collections.abc import Mapping
 from typing import Any, Final, Self
 
 from psycopg import AsyncConnection, capabilities, generators, waiting
@@ -10,6 +12,7 @@ from psycopg.pq import TransactionStatus
 
 from coordinator.stores.postgresql.direct_tls import explained
 from coordinator.stores.postgresql.session import set_up_reader
+from coordinator.stores.sql.hosts_in_turns import HOST_CONNECT_TIMEOUT_S
 
 _CANCEL_TIMEOUT_S: Final = 5.0
 _cancelling: set[asyncio.Task[None]] = set()
@@ -25,6 +28,8 @@ class PromptConnection(AsyncConnection[Any]):
     @classmethod
     async def connect(cls, conninfo: str = "", **arguments: Any) -> Self:
         """Open one, and set its session up."""
+        if await _has_several_addresses(arguments):
+            arguments["connect_timeout"] = HOST_CONNECT_TIMEOUT_S
         try:
             connection = await super().connect(conninfo, **arguments)
         except OperationalError as error:
@@ -62,6 +67,20 @@ class PromptConnection(AsyncConnection[Any]):
         asked = asyncio.create_task(_ask(generators.cancel(cancel)), name="cancelling a read")
         _cancelling.add(asked)
         asked.add_done_callback(_cancelling.discard)
+
+
+async def _has_several_addresses(arguments: Mapping[str, Any]) -> bool:
+    """Whether the host is a name with several addresses: psycopg tries them one after the other, each for as long as a
+    connection may take."""
+    host = str(arguments.get("host", ""))
+    if not host or host.startswith("/") or "," in host or "hostaddr" in arguments:
+        return False
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        # psycopg says it.
+        return False
+    return len(found) > 1
 
 
 async def _ask(cancel: Any) -> None:

@@ -57,7 +57,7 @@ class AmqpConnection:
     defect, which another connection would meet too.
     """
 
-    def __init__(self, parameters: pika.ConnectionParameters) -> None:
+    def __init__(self, parameters: pika.ConnectionParameters, within_s: float) -> None:
         if _PIKA_LOG.level == logging.NOTSET:
             # pika logs every loss at length, at several places; we log it once, with our reaction.
             _PIKA_LOG.setLevel(logging.CRITICAL)
@@ -72,7 +72,7 @@ class AmqpConnection:
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_open_error,
             on_close_callback=self._on_close,
-            custom_ioloop=LoopStreams(asyncio.get_running_loop()),
+            custom_ioloop=LoopStreams(asyncio.get_running_loop(), within_s),
         )
         # Before it is open: the broker may be blocked from the first moment on.
         self._raw.add_on_connection_blocked_callback(self._on_blocked)
@@ -95,7 +95,7 @@ class AmqpConnection:
 
     @classmethod
     async def _open(cls, node: pika.ConnectionParameters, timeout_s: float, name: str) -> "AmqpConnection":
-        connection = cls(node)
+        connection = cls(node, timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
                 await connection._opened

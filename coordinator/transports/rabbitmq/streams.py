@@ -25,10 +25,17 @@ class LoopStreams(_AsyncioIOServicesAdapter):  # type: ignore[misc]  # pika has 
     """pika's I/O services on the running loop, with another transport. To be given as `custom_ioloop`.
 
     There is one for each connection. Once it is given up, all of it stops: a step that pika cancels may be done already
-    and about to call back, and pika would then go on to connect for nobody.
+    and about to call back, and pika would then go on to connect for nobody. Where a name has several addresses, each
+    but the last has its part of the time in which all is to be done: pika goes on to the next one then.
     """
 
     _is_given_up = False
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, within_s: float | None = None) -> None:
+        super().__init__(loop)
+        self._within_s = within_s
+        self._addresses = 1
+        self._tried = 0
 
     def give_up(self) -> None:
         """Stop all callbacks from here on."""
@@ -36,11 +43,34 @@ class LoopStreams(_AsyncioIOServicesAdapter):  # type: ignore[misc]  # pika has 
 
     def getaddrinfo(self, *arguments: Any, on_done: _OnDone, **options: Any) -> AbstractIOReference:
         """Resolve a name."""
-        return super().getaddrinfo(*arguments, on_done=self._unless_given_up(on_done), **options)
+
+        def resolved(result: Any) -> None:
+            if not isinstance(result, BaseException):
+                # pika does not take it well that there is no socket for an address, and not the next one either.
+                result = [each for each in result if _is_usable(each[0])] or result
+                self._addresses = len(result)
+            on_done(result)
+
+        return super().getaddrinfo(*arguments, on_done=self._unless_given_up(resolved), **options)
 
     def connect_socket(self, sock: socket.socket, resolved_addr: Any, on_done: _OnDone) -> AbstractIOReference:
         """Connect a socket, which its owner closes."""
-        return super().connect_socket(sock, resolved_addr, self._unless_given_up(on_done))
+        self._tried += 1
+        call = self._unless_given_up(on_done)
+        if self._within_s is None or self._tried >= self._addresses:
+            return super().connect_socket(sock, resolved_addr, call)
+
+        def connected(result: Any) -> None:
+            limit.cancel()
+            call(result)
+
+        def is_silent() -> None:
+            if connecting.cancel():
+                call(TimeoutError("it is silent"))
+
+        limit = asyncio.get_running_loop().call_later(self._within_s / self._addresses, is_silent)
+        connecting = super().connect_socket(sock, resolved_addr, connected)
+        return connecting
 
     def _unless_given_up(self, on_done: _OnDone) -> _OnDone:
         def call(result: Any) -> None:
@@ -60,6 +90,15 @@ class LoopStreams(_AsyncioIOServicesAdapter):  # type: ignore[misc]  # pika has 
         """Put a transport, with TLS if there is a context, on a connected socket, which it owns from now on."""
         host = server_hostname if ssl_context is not None else None
         return _Linking(_link(protocol_factory(), sock, ssl_context, host), sock, on_done)
+
+
+def _is_usable(family: int) -> bool:
+    """Whether this machine makes sockets for such addresses: IPv6 may be off."""
+    try:
+        socket.socket(family, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True
 
 
 async def _link(
