@@ -167,7 +167,7 @@ class CoordinatorProcess:
             return 0
         finally:
             await end_tasks(telling, asking)
-            if not self._thread.is_alive():
+            if not self._thread.is_alive() and not self.is_stuck:
                 self._store.close()
 
     def _note_end(self, event: str, task: asyncio.Task[None]) -> None:
@@ -196,9 +196,8 @@ class CoordinatorProcess:
         delay_s, line = self._settings.retry_delay_s, RepeatedLine()
         while not stop.is_set():
             try:
-                await check_database(self._store, self._service, self._settings)
-                if self._file is not None:
-                    await asyncio.to_thread(self._check_nothing_waits, self._file)
+                if not await self._is_checked(stop):
+                    return False
             except StoreError as error:
                 if isinstance(error, MoveUnfinished):
                     # The lane waits for nobody else then.
@@ -215,6 +214,28 @@ class CoordinatorProcess:
             except TimeoutError:
                 delay_s = min(delay_s * 2, self._settings.retry_delay_s_max)
         return False
+
+    async def _is_checked(self, stop: asyncio.Event) -> bool:
+        """Check the database; False: stopped meanwhile, and it does not answer. Raises StoreError and
+        ConfigurationError."""
+        checking, stopping = asyncio.create_task(self._check_database()), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({checking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not checking.done():
+                await asyncio.wait({checking}, timeout=self._settings.stop_timeout_s)
+            if checking.done():
+                await checking
+                return True
+        finally:
+            await end_tasks(checking, stopping)
+        # The call is in a thread, for which Python would wait.
+        self._end_hard()
+        return False
+
+    async def _check_database(self) -> None:
+        await check_database(self._store, self._service, self._settings)
+        if self._file is not None:
+            await asyncio.to_thread(self._check_nothing_waits, self._file)
 
     def _check_nothing_waits(self, file: Path) -> None:
         """Raises StoreError and ConfigurationError."""
@@ -246,12 +267,17 @@ class CoordinatorProcess:
         if isinstance(failure, ConfigurationError):
             raise failure
         if self.is_stuck:
-            # Nothing is lost: unacknowledged commands are delivered again, and committed ones are in the log.
-            log.error("stopped_hard", lane=self._service.lane, after_s=timeout_s)
-            self._stop_hard()
+            self._end_hard()
             return 1
         log.info("stopped", lane=self._service.lane)
         return 0 if expected and failure is None else 1
+
+    def _end_hard(self) -> None:
+        """Threads of it have not ended. Nothing is lost: unacknowledged commands are delivered again, and committed ones
+        are in the log."""
+        self.is_stuck = True
+        log.error("stopped_hard", lane=self._service.lane, after_s=self._settings.stop_timeout_s)
+        self._stop_hard()
 
     def readiness(self) -> Readiness:
         """Ready: consuming (or standing by), able to publish, not suspended because of the database, and not stuck."""
