@@ -4,6 +4,7 @@ import asyncio
 from functools import cache
 from typing import Any
 
+from coordinator.runtime.lookups import OwnLookups
 from coordinator.runtime.several_addresses import ToAnyAddress
 
 
@@ -15,7 +16,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 @cache
 def _loop_class() -> Any:
-    return type("Loop", (ToAnyAddress, _base()), {})
+    return type("Loop", (ToAnyAddress, OwnLookups, _base()), {})
 
 
 def _base() -> type[asyncio.AbstractEventLoop]:

@@ -273,8 +273,10 @@ class CoordinatorProcess:
         return 0 if expected and failure is None else 1
 
     def _end_hard(self) -> None:
-        """Threads of it have not ended. Nothing is lost: unacknowledged commands are delivered again, and committed ones
-        are in the log."""
+        """Threads of it have not ended.
+
+        Nothing is lost: unacknowledged commands are delivered again, and committed ones are in the log.
+        """
         self.is_stuck = True
         log.error("stopped_hard", lane=self._service.lane, after_s=self._settings.stop_timeout_s)
         self._stop_hard()
