@@ -11,7 +11,6 @@ import aiohttp
 import msgspec
 import structlog
 from jwt import PyJWK
-from jwt.exceptions import PyJWTError
 from msgspec import Raw, Struct
 
 from coordinator.runtime.addresses import without_credentials
@@ -91,10 +90,9 @@ class KeySet:
 
         Raises NoKeys.
         """
-        if key_id not in self._keys or self.is_too_old():
-            now = time.monotonic()
-            if self._tried_at is None or now - self._tried_at >= UNKNOWN_EVERY_S:
-                await self._fetch()
+        if (key_id not in self._keys or self.is_too_old()) and (self._is_fetching or self._may_try()):
+            # While it is under way, too: the first token of a new key is not the only one that comes with it.
+            await self._fetch()
         if self._fetched_at is None or self.is_too_old():
             raise NoKeys("tokens cannot be checked now")
         return self._keys.get(key_id)
@@ -102,6 +100,13 @@ class KeySet:
     def is_too_old(self) -> bool:
         """Whether no key counts: the set could not be fetched for too long, or never."""
         return time.monotonic() > self._good_until_s
+
+    @property
+    def _is_fetching(self) -> bool:
+        return self._fetching is not None and not self._fetching.done()
+
+    def _may_try(self) -> bool:
+        return self._tried_at is None or time.monotonic() - self._tried_at >= UNKNOWN_EVERY_S
 
     async def _refresh(self) -> None:
         while True:
@@ -213,7 +218,7 @@ def _unambiguous(text: bytes, found: list[Any], pass_over: Callable[[str], objec
 
 
 def _usable(given: Any, algorithms: frozenset[str]) -> PyJWK | None:
-    if not isinstance(given, dict) or given.get("kty") == "oct" or given.get("use", "sig") != "sig":
+    if not isinstance(given, dict) or given.get("kty") == "oct" or not _is_for_signatures(given):
         return None
     if not isinstance(given.get("kid"), str | None):
         return None
@@ -222,12 +227,17 @@ def _usable(given: Any, algorithms: frozenset[str]) -> PyJWK | None:
         return None
     try:
         key = PyJWK(given)
-    except (PyJWTError, ValueError, TypeError, KeyError):
+    except Exception:  # noqa: BLE001  # whatever a library says of it: the issuer's other keys count
         return None
     bits = getattr(key.key, "key_size", RSA_BITS_MIN)
     if key.key_type == "RSA" and bits < RSA_BITS_MIN:
         return None
     return key if key.algorithm_name in algorithms else None
+
+
+def _is_for_signatures(given: dict[str, Any]) -> bool:
+    operations = given.get("key_ops", ["verify"])
+    return given.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
 
 
 def _thumb(key: PyJWK) -> bytes:

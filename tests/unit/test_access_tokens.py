@@ -253,6 +253,20 @@ async def test_a_new_key_is_fetched_when_its_first_token_comes(monkeypatch: pyte
         await tokens.close()
 
 
+async def test_all_tokens_of_a_new_key_wait_for_it() -> None:
+    new = SigningKey("new")
+    async with serving(Issuer(KEY)) as issuer:
+        tokens = Tokens(settings(token_keys=issuer.url))
+        await tokens.start()
+        tokens._keys._tried_at = None
+        issuer.body = key_set(KEY, new)
+        named = ["ada", "bob", "eve"]
+        found = await asyncio.gather(*(tokens.principal_of(new.token(sub=each)) for each in named))
+        assert [each.subject for each in found] == named
+        assert issuer.asked == 2
+        await tokens.close()
+
+
 async def test_made_up_ids_do_not_have_the_issuer_asked_again_and_again() -> None:
     async with serving(Issuer(KEY)) as issuer:
         tokens = Tokens(settings(token_keys=issuer.url))
@@ -438,9 +452,13 @@ SMALL = {"kty": "RSA", "kid": "small", "n": base64.urlsafe_b64encode(b"\xff" * 1
 def test_keys_of_other_kinds_are_passed_over() -> None:
     given = json.loads(key_set(KEY))["keys"]
     given += [SECRET, SMALL, {"kty": "EC", "crv": "P-000"}, {}, 7, KEYS["RS256"].jwk | {"use": "enc"}, {"kid": 7}]
+    of_other_use: list[dict[str, Any]] = [{"key_ops": ["encrypt"]}, {"key_ops": 7}, {"alg": "none"}, {"alg": ["RS256"]}]
+    given += [KEYS["RS256"].jwk | {"kid": f"other {number}"} | each for number, each in enumerate(of_other_use)]
     found = keys_of(json.dumps({"keys": given}).encode(), frozenset(ALGORITHMS))
     assert list(found) == ["ES256"]
     assert list(keys_of(key_set(*KEYS.values()), frozenset({"RS256"}))) == ["RS256"]
+    verifying = {"keys": [KEY.jwk | {"key_ops": ["verify"]}]}
+    assert list(keys_of(json.dumps(verifying).encode(), frozenset(ALGORITHMS))) == ["ES256"]
 
 
 @pytest.mark.parametrize("name", KEYS)
