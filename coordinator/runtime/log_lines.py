@@ -122,7 +122,9 @@ def _now() -> str:
 
 def _to_json(event: object, **_: object) -> bytes:
     try:
-        return msgspec.json.encode(event, enc_hook=repr)
+        line = msgspec.json.encode(event, enc_hook=repr)
+        # Lines quote strangers, and are read at terminals, too: escaped, it is the same JSON.
+        return line if line.isascii() and b"\x7f" not in line else printable(line.decode()).encode()
     except (TypeError, ValueError):
         # A lone surrogate in somebody's text, or an integer that msgspec does not take.
         return json.dumps(event, default=repr).encode()

@@ -145,6 +145,18 @@ def test_lines_for_eyes_give_a_terminal_no_orders(capfd: pytest.CaptureFixture[s
     assert shown.count("\\u009b31m") == 5  # the event, two attributes, the traceback, the library
 
 
+def test_lines_for_machines_give_a_terminal_no_orders_either(capfd: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b[2J\x9b31m\u202e\x07\x7f\u200b\U000e0041\n"
+    configure_logging(TelemetrySettings(log_format="json"), "gateway-users")
+    structlog.get_logger("x").error("said", reply_to=hostile, many=[hostile], name="Zoë")
+    logging.getLogger("a library").error("it says %s", hostile)
+    shown = capfd.readouterr().err
+    assert [line for line in shown.split("\n") if not line.isprintable()] == []
+    ours, library = map(json.loads, shown.splitlines())
+    assert (ours["reply_to"], ours["many"], library["body"]) == (hostile, [hostile], f"it says {hostile}")
+    assert "Zoë" in shown
+
+
 def test_drivers_do_not_log_statements_with_what_is_in_them(capfd: pytest.CaptureFixture[str]) -> None:
     def act() -> None:
         for name in ("pymongo.command", "sqlalchemy.engine", "aiosqlite"):
