@@ -122,7 +122,7 @@ class HandlerWork(ReadingWork):
         version = version_sent(command)
         parent = f"{batch.targets.scope}{batch.command_type} {batch.command_id}"
         kind = command.type if version is None else f"{command.type} {version}"
-        command_id = derived_command_id(parent, batch.emitted, f"{kind}\n".encode() + arguments)
+        command_id = derived_command_id(parent, batch.emitted, f"{kind}\n".encode() + arguments, batch.secret)
         batch.emitted += 1
         batch.children.append(child_text(lane, command.type, command_id))
         if continuation is not None:

@@ -137,7 +137,7 @@ class Knowledge:
         self, transaction: Transaction, lease: Lease, requests: Sequence[Request], culprits: int = 0, spared: int = 0
     ) -> tuple[Basis, list[Named]]:
         """The basis on which requests are settled, once the rows are read that are returned with it."""
-        work = BatchWork(transaction, self._clock(), self._targets, self.checks)
+        work = BatchWork(transaction, self._clock(), self._targets, self.checks, self.fingerprints.first_secret)
         for series in self._series.values():
             work.adopt(Series, series.name, series)
         progress = PublisherProgress(work, self._order, [request.message for request in requests])

@@ -35,9 +35,12 @@ class BatchWork(SelectingMap):
         now: datetime,
         targets: Targets = ANYWHERE,
         checks: RowChecks | None = None,
+        secret: bytes = b"",
     ) -> None:
+        """`secret` is the lane's, for the ids of what commands emit."""
         super().__init__(transaction, checks)
         self.now = now
+        self.secret = secret
         self.now_ms = round(now.timestamp() * 1000)
         self.command_id = ""
         self.command_type = ""

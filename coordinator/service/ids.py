@@ -1,8 +1,9 @@
 """Command ids, and the rights to use them.
 
 Version 7 is new each time, version 5 stands for a client's idempotency key, which may have a scope. The system derives
-version 8 for its own commands. Anybody can compute those from other ids, so the doors that are open to strangers refuse
-them (`is_system_id`): a stranger that used such an id first would take the place of the system's own command.
+version 8 for its own commands. Anybody can compute most of those from other ids, so the doors that are open to
+strangers refuse them (`is_system_id`): a stranger that used such an id first would take the place of the system's own
+command.
 """
 
 import hashlib
@@ -71,15 +72,20 @@ def system_command_id(*parts: str) -> str:
     return _versioned(digest[:16], "8")
 
 
-def derived_command_id(parent: str, position: int, content: bytes) -> str:
+def derived_command_id(parent: str, position: int, content: bytes, secret: bytes = b"") -> str:
     """The id of the command that `parent` emitted at `position` (0, 1, …): the same content always has the same id.
+
+    Ids are shown to many who may not see what their commands hold: without the secret nobody proves by one what he
+    guesses of the content.
 
     The parent is named by its type and id, since commands of two lanes may have the same id. The content is a part of
     the id, since a lane may forget the parent (`log prune`) and apply it again: if it then emits other content, a lane
     that remembers the first command must take it for another one.
     """
-    digest = hashlib.sha1(f"{parent}\n{position}\n".encode() + content, usedforsecurity=False).digest()
-    return _versioned(digest[:16], "8")
+    text = f"{parent}\n{position}\n".encode() + content
+    if secret:
+        return _versioned(hashlib.blake2b(text, key=secret, digest_size=16, person=b"emitted").digest(), "8")
+    return _versioned(hashlib.sha1(text, usedforsecurity=False).digest()[:16], "8")
 
 
 def continuation_command_id(command: str) -> str:

@@ -375,6 +375,14 @@ _rewritten(
     "name != self._used",
 )
 _rewritten(
+    "emitted-id-by-newest-key",
+    "once the lane has another key, what is applied once more emits another command",
+    Fingerprints,
+    "__init__",
+    "self.first_secret or secret",
+    "secret",
+)
+_rewritten(
     "lease-not-proved-for-an-unknown-key",
     "whoever was taken over calls a command another's, which his successor has logged with a key that came later",
     Transactions,

@@ -25,7 +25,7 @@ from tests.simulation import forgets, timers
 from tests.simulation.failover import COPIES_MAX, Copy, check_above, copy_of, known_to, restore
 from tests.simulation.letters import NUMBER_SETTLED, Book
 from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
-from tests.simulation.services import BALANCE_MIN, NOTE_CHARACTERS_MAX
+from tests.simulation.services import BALANCE_MIN, FIRST_SECRET, NOTE_CHARACTERS_MAX
 from tests.support.ledger import Account
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ class Database:
         self.actor = world.schedule.add()
         self.actor.step, self.actor.wake = self.step, self.wake
         self.lane = lane
-        self.tables: defaultdict[type[Row], dict[Any, Any]] = defaultdict(dict)
+        self.tables = defaultdict[type[Row], dict[Any, Any]](
+            dict, {FingerprintKey: {1: FingerprintKey(id=1, secret=FIRST_SECRET, made_at=world.wall())}}
+        )
         self.epoch = self.sequence = 0
         self.proved: int | None = None
         self.revision = 0

@@ -13,7 +13,7 @@ from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import LogEntry
 from tests.simulation import audit, forgets, rules
 from tests.simulation.letters import NUMBER_SETTLED, continuation, replayed
-from tests.simulation.services import LARGE, MENDED, RENAME_COSTS, SERVICES, TARGETS, Charge
+from tests.simulation.services import FIRST_SECRET, LARGE, MENDED, RENAME_COSTS, SERVICES, TARGETS, Charge
 
 if TYPE_CHECKING:
     from tests.simulation.database import Database
@@ -424,7 +424,8 @@ def _is_refused(lane: str, message: CommandMessage, command_type: str) -> str | 
 
 def emitted_id(parent: tuple[str, str], position: int, command_type: str, body: bytes) -> str:
     """The id of what a command, its type and id, emits."""
-    return derived_command_id(" ".join(parent), position, f"{command_type}\n".encode() + body)
+    said = f"{command_type}\n".encode() + body
+    return derived_command_id(" ".join(parent), position, said, bytes.fromhex(FIRST_SECRET))
 
 
 def children_of(message: CommandMessage) -> list[str]:

@@ -25,6 +25,8 @@ NOTE_CHARACTERS_MAX = 50
 MENDED = "mended"
 CLERK = "clerk"
 """A scope."""
+FIRST_SECRET = "fe" * 32
+"""That of the first fingerprint key of each lane, which migrations make."""
 
 
 class Note(Row, table="notes", key="id"):

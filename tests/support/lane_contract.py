@@ -13,10 +13,12 @@ from coordinator.lane.control import Release
 from coordinator.lane.delivery import Delivery, Deposed, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.protocol.decoding import decode
+from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import Rejected
+from coordinator.service.ids import derived_command_id, is_system_id
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.rows import R
@@ -142,6 +144,10 @@ class LaneUnderTest:
         account = self.account(key)
         assert account is not None
         return account.balance
+
+    def first_secret(self) -> bytes:
+        """By which the ids are made of what commands emit."""
+        return Fingerprints({key.id: key.secret for key in self.rows(FingerprintKey)}).first_secret
 
     def log(self) -> list[LogEntry]:
         return sorted(self.rows(LogEntry), key=lambda row: row.sequence)
@@ -509,6 +515,23 @@ class LaneContract:
         again = delivery(1, OpenAccount(owner="a"), redelivered=True, origin="public")
         found = after.outcomes(again, delivery(2, OpenAccount(owner="b")))
         assert codes(found) == ["idempotency_mismatch", "applied"]
+
+    def test_the_id_of_what_a_command_emits_proves_no_guess_at_it(self, open_store: OpenStore) -> None:
+        """It is shown to many who may not see what commands hold. A command that the log has lost, and that is applied
+        once more, emits the same one, also when the lane has another key by then."""
+        store, lane = open_store(), LaneUnderTest(open_store(), "before")
+        first = 1 + len(lane.rows(FingerprintKey))
+        ids, said = [], f"{Deposit.type}\n".encode() + msgspec.json.encode(Deposit(id=1, amount=5))
+        for number in (first, first + 1):
+            added = changes(inserts=[new_fingerprint_key(number)], deletes=lane.log())
+            commit(store, store.take_over("operator", NOW), added, counted=0)
+            lane = LaneUnderTest(open_store(), f"process {number}")
+            lane.do(OpenAccount(owner="a"))
+            (entry,) = lane.settle(delivery(7, Forward(id=1, amount=5))).emitted
+            ids.append(entry.command_id)
+        assert ids[0] == ids[1]
+        assert is_system_id(ids[0])
+        assert ids[0] != derived_command_id(f"{Forward.type} {command_id(7)}", 0, said), "everybody can make that one"
 
     def test_emitted_commands_wait_in_the_outbox_until_they_are_confirmed(self, open_store: OpenStore) -> None:
         lane = LaneUnderTest(open_store())

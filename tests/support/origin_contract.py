@@ -47,7 +47,7 @@ class OriginContract:
         lane.do(OpenAccount(owner="a"))
         parent = delivery(1, Forward(id=1, amount=5))
         said = f"{Deposit.type}\n".encode() + msgspec.json.encode(Deposit(id=1, amount=5))
-        taken = derived_command_id(f"{Forward.type} {command_id(1)}", 0, said)
+        taken = derived_command_id(f"{Forward.type} {command_id(1)}", 0, said, lane.first_secret())
         assert is_system_id(taken)
         body = b'{"id":1,"amount":100}'
         element = b'[{"id":"%s","type":"ledger.deposit","args":%s,"origin":"system"}]' % (taken.encode(), body)

@@ -84,10 +84,10 @@ def waiting(lane: LaneUnderTest) -> int:
     return counted
 
 
-def timer_of(number: int, position: int, amount: int = 1) -> str:
+def timer_of(lane: LaneUnderTest, number: int, position: int, amount: int = 1) -> str:
     """The id of the command that a `SetTimers` sets there."""
     content = b"ledger.deposit\n" + msgspec.json.encode(Deposit(id=1, amount=amount))
-    return derived_command_id(f"{SetTimers.type} {command_id(number)}", position, content)
+    return derived_command_id(f"{SetTimers.type} {command_id(number)}", position, content, lane.first_secret())
 
 
 def transaction_type_of(lane: LaneUnderTest) -> type[Transaction]:
@@ -222,11 +222,11 @@ class TimerContract:
         lane = lane_on(open_store)
         outcomes = lane.outcomes(
             delivery(7, SetTimers(after_ms=[1000, 1000])),
-            delivery(8, TakeBack(command_id=timer_of(7, 1))),
-            delivery(9, TakeBack(command_id=timer_of(7, 1))),
+            delivery(8, TakeBack(command_id=timer_of(lane, 7, 1))),
+            delivery(9, TakeBack(command_id=timer_of(lane, 7, 1))),
         )
         assert codes(outcomes) == ["applied", "applied", "too_late"]
-        assert [timer.command_id for timer in lane.rows(Timer)] == [timer_of(7, 0)]
+        assert [timer.command_id for timer in lane.rows(Timer)] == [timer_of(lane, 7, 0)]
         assert waiting(lane) == 1
 
     def test_a_timer_that_is_set_again_since_the_log_was_pruned_is_the_same_command(
@@ -238,8 +238,8 @@ class TimerContract:
         forget(lane, 7)
         lane.now += MS
         assert codes(lane.outcomes(delivery(7, setting, redelivered=True))) == ["applied"]
-        assert [timer.command_id for timer in lane.rows(Timer)] == [timer_of(7, 0)] * 2
-        assert codes(lane.do(TakeBack(command_id=timer_of(7, 0)))) == ["applied"]
+        assert [timer.command_id for timer in lane.rows(Timer)] == [timer_of(lane, 7, 0)] * 2
+        assert codes(lane.do(TakeBack(command_id=timer_of(lane, 7, 0)))) == ["applied"]
         assert waiting(lane) == 0
 
     def test_a_consumer_that_was_taken_over_moves_nothing(self, open_store: OpenStore) -> None:
