@@ -145,6 +145,11 @@ class Lane:
         """When the first of these keys was parked; None: no key waits. For any thread."""
         return None if self._tenancy.channel_number is None else self._knowledge.parked_since
 
+    @property
+    def early_s(self) -> float:
+        """How long a command has waited for an earlier one of its publisher session; 0: none does. For any thread."""
+        return self._order.waited_s(self._elapsed_s())
+
     def is_waiting(self, command_id: str) -> bool:
         """Whether a command with this id waited for such a key when the lane last committed. For any thread."""
         return self._knowledge.is_waiting(command_id)

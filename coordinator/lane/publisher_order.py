@@ -18,6 +18,8 @@ from coordinator.stores.lane_tables import PublisherPosition
 
 KNOWN_MAX: Final = 10_000
 """How many publishers' positions are remembered; others are read again. Anybody can make up names."""
+SESSION_GAP: Final = "for an earlier command of its publisher session"
+"""For what an early delivery waits, in words."""
 
 
 class _Span(Struct, frozen=True):
@@ -59,6 +61,7 @@ class PublisherOrder:
         self._markers: deque[tuple[int, Delivery]] = deque()
         self._arrivals = itertools.count()
         self.gaps = 0
+        self._waits_since_s: float | None = None
 
     def forget(self) -> None:
         """Begin again: the broker delivers unacknowledged messages again."""
@@ -68,6 +71,7 @@ class PublisherOrder:
         self._early.clear()
         self._waiting.clear()
         self._markers.clear()
+        self._waits_since_s = None
 
     @property
     def early(self) -> int:
@@ -126,7 +130,13 @@ class PublisherOrder:
             self._relieve(ready)
         self._let_markers_go(ready)
         self._forget_some()
+        self._waits_since_s = None if (first := self._oldest()) is None else first.since_s
         return ready
+
+    def waited_s(self, now_s: float) -> float:
+        """How long the first early delivery has waited; 0: none does. For any thread."""
+        since_s = self._waits_since_s
+        return 0.0 if since_s is None else max(0.0, now_s - since_s)
 
     def due_in_s(self, now_s: float) -> float | None:
         """When the next gap is given up; None: nothing is early."""

@@ -68,11 +68,11 @@ def state_of(
     if reasons or status.suspended is not None:
         return "suspended", status.suspended or reasons[0]
     if status.rate:
-        return "running", _first(status.errors)
+        return "running", _first(status.errors) or _told(own)
     if (why := _stuck(status, backlog, own, still_s)) is not None:
         return "stuck", why
     unseen = _unseen(status, own, is_local=is_local)
-    return ("idle", _first(status.errors)) if unseen is None else ("unknown", unseen)
+    return ("idle", _first(status.errors) or _told(own)) if unseen is None else ("unknown", unseen)
 
 
 def cause_of(state: str, status: LaneStatus, processes: Sequence[SeenProcess]) -> SuspensionCause | None:
@@ -95,7 +95,7 @@ def _stuck(status: LaneStatus, backlog: int | None, own: Sequence[SeenProcess], 
     waits = f"{counted(backlog, 'waits', 'wait')}, and " if backlog else ""
     if (nobody := _nobody(status, own)) is not None:
         return f"{waits}{nobody}"
-    return f"{waits}{_silent(own) or 'nothing is settled'}" if backlog and still_s >= STUCK_S else None
+    return f"{waits}{_silent(own) or _told(own) or 'nothing is settled'}" if backlog and still_s >= STUCK_S else None
 
 
 def _nobody(status: LaneStatus, own: Sequence[SeenProcess]) -> str | None:
@@ -141,6 +141,11 @@ def _silent(own: Sequence[SeenProcess]) -> str | None:
     if known:
         return f"its coordinator at {', '.join(known)} does not answer"
     return f"none of the coordinators that answer has it, and {_unanswering([each.url for each in silent])}"
+
+
+def _told(own: Sequence[SeenProcess]) -> str | None:
+    """What the active coordinator says of what waits there; None: nothing."""
+    return next((each.reason for each in own if each.state == "active" and each.reason), None)
 
 
 def _all_silent(own: Sequence[SeenProcess]) -> str | None:

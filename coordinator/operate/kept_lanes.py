@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from coordinator.lane.publisher_order import SESSION_GAP
 from coordinator.operate.conditions import NOBODY, UNSEEN_ACTIVE, LaneCondition
 from coordinator.operate.suspended_todo import suspended_todo
 from coordinator.service.text import counted
@@ -16,6 +17,7 @@ SEND_ONE: Final = (
     "send the lane a command, and look again: coordinator drain {lane} --timeout-s 5; or name the coordinator that has "
     "it (--coordinator URL)"
 )
+_SENT: Final = "have that sent, if its publisher has it: else the lane gives it up, and goes on by itself"
 
 
 def lane_why(condition: LaneCondition) -> str:
@@ -40,11 +42,8 @@ def lane_todo(condition: LaneCondition) -> str | None:
             # Where all are named, and answer, nothing is away.
             return SEND_ONE.format(lane=lane) if condition.why == UNSEEN_ACTIVE else ASK_OTHERS
         case "stuck":
-            return (
-                f"look at the coordinator of lane {lane}: its /readyz and its log say what it waits for. Where they "
-                "say nothing, the first command may wait for an earlier one of its publisher session, for "
-                "LANE_GAP_TIMEOUT_S at most"
-            )
+            waits = bool(condition.why and SESSION_GAP in condition.why)
+            return _SENT if waits else f"look at the coordinator of lane {lane}: its /readyz and its log say why"
     return None
 
 

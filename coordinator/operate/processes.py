@@ -46,7 +46,7 @@ class SeenProcess(Struct, frozen=True, kw_only=True):
     `lane` is whose it is. `state`: active, standby, unready, or away; of a worker working, provider_away, unready, or
     away. `held` messages were delivered to it: those of a coordinator wait there, and a worker carries its own out.
     `waiting` are a worker's others: they wait for their turn, or until their next attempt is due. `reason` says why it
-    does not do its work, or what its provider does not do, and `cause` the kind of that where a lane is suspended.
+    does not do its work, or what somebody else does not do for it; `cause` is the kind of that of a suspended lane.
     """
 
     url: str
@@ -62,6 +62,7 @@ class SeenProcess(Struct, frozen=True, kw_only=True):
 
 
 class _LaneReadyz(Struct):
+    status: str = "unready"
     reason: str | None = None
 
 
@@ -88,7 +89,8 @@ def seen(url: str, readyz: bytes, metrics: bytes) -> list[SeenProcess]:
     for name, lane in itertools.islice(said.lanes.items(), LANES_MAX):
         reason = None if lane.reason is None else storable(lane.reason, TEXT_CHARACTERS_MAX)
         shown, key = storable(name, TEXT_CHARACTERS_MAX), name.encode(errors="replace")
-        found.append(_seen_lane(url, shown, reason, epochs.get(key, 0), held.get(key, 0), causes.get(key)))
+        numbers = epochs.get(key, 0), held.get(key, 0)
+        found.append(_seen_lane(url, shown, lane.status, reason, *numbers, causes.get(key)))
     return found
 
 
@@ -108,13 +110,13 @@ def _seen(url: str, said: _Readyz, metrics: bytes) -> SeenProcess:
         )
     epoch, held = (next(iter(_by_lane(metric, metrics).values()), 0) for metric in (_EPOCHS, _HELD))
     cause = next(iter(_causes(metrics).values()), None)
-    return _seen_lane(url, said.lane, said.reason, epoch, held, cause)
+    return _seen_lane(url, said.lane, said.status, said.reason, epoch, held, cause)
 
 
 def _seen_lane(
-    url: str, lane: str | None, reason: str | None, epoch: int, held: int, cause: SuspensionCause | None
+    url: str, lane: str | None, status: str, reason: str | None, epoch: int, held: int, cause: SuspensionCause | None
 ) -> SeenProcess:
-    state = "unready" if reason is not None else "active" if epoch else "standby"
+    state = "unready" if reason is not None and status != "ready" else "active" if epoch else "standby"
     return SeenProcess(url=url, lane=lane, state=state, epoch=epoch, held=held, reason=reason, cause=cause)
 
 

@@ -2,10 +2,11 @@
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from coordinator.lane.delivery import SuspensionCause
 from coordinator.lane.lane import Lane
+from coordinator.lane.publisher_order import SESSION_GAP
 from coordinator.runtime.awaited import Awaited
 from coordinator.runtime.recording import Attributes, recorder
 from coordinator.runtime.settings import LaneSettings
@@ -23,6 +24,8 @@ from coordinator.worker.observed import Observed
 
 _OWN_CODE = "its own code, most likely a handler"
 _PROJECTION = "the projection"
+SAID_AFTER_S: Final = 3.0
+"""As of an answer that is late: what a command waits for is said by then."""
 
 
 class LaneThread:
@@ -55,7 +58,7 @@ class LaneThread:
         if isinstance(self._awaited, TimedAwaited) and (recording := recorder()) is not None:
             observer = TracedObserver(observer, recording, name, self._awaited, database=database, messaging=messaging)
         self._loop = LaneLoop(lane, carrier, watched, LaneLeaseProof(lane), observer, settings.retry_delay_s)
-        show_state(name, lane, lambda: self._loop.suspension)
+        show_state(name, lane, lambda: self._loop.suspension, lambda: self._loop.early_s)
 
     @property
     def suspended_reason(self) -> str | None:
@@ -84,6 +87,17 @@ class LaneThread:
         """Whether it has to wait since an operator has paused it."""
         suspension = self._loop.suspension
         return suspension is not None and suspension.cause in ("paused", "move")
+
+    @property
+    def said(self) -> str | None:
+        """What waits though the lane goes on, in words; None: nothing, or not for long."""
+        early_s = self._loop.early_s
+        if early_s < SAID_AFTER_S:
+            return None
+        return (
+            f"a command has waited {early_s:.0f} s {SESSION_GAP}, which the lane gives up after "
+            f"{self._settings.gap_timeout_s:g} s (LANE_GAP_TIMEOUT_S)"
+        )
 
     def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """The transport has made these commands safe. Called from any thread."""

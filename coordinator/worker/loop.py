@@ -131,6 +131,7 @@ class LaneLoop:
         self._kept_at_s = float("-inf")
         self._looked_at_s = float("-inf")
         self._line = RepeatedLine()
+        self._channel = 0
         self.suspension: Suspension | None = None
         """What keeps the lane waiting for its database, or for an operator; None: nothing does."""
 
@@ -140,6 +141,12 @@ class LaneLoop:
         suspension = self.suspension
         return None if suspension is None else suspension.reason
 
+    @property
+    def early_s(self) -> float:
+        """How long a command has waited for an earlier one of its publisher session; 0: none does, or none that is
+        this consumer's. For any thread."""
+        return self._lane.early_s if self._lane.has_lane(self._channel) else 0.0
+
     def run(self) -> Waits:
         """Run until the transport's inbox is closed; the batch in flight is finished first."""
         channel = 0
@@ -148,6 +155,7 @@ class LaneLoop:
             if taken.channel != channel:
                 # A mark that was handed over with a channel that is gone may not be kept.
                 channel, self._kept, self._kept_series, self._kept_lineage = taken.channel, 0, 0, None
+                self._channel = channel
             if taken.mark is not None:
                 self._lane.learn(taken.mark)
                 self._kept = max(self._kept, taken.mark.sequence)

@@ -296,7 +296,7 @@ class CoordinatorProcess:
             # Drivers do not all say where.
             setting = f"{settings_prefix(self._service.lane)}DATABASE_URL"
             reason = f"{reason} (the database at {self._place}, by {setting})"
-        return Readiness(reason is None, reason)
+        return Readiness(reason is None, reason or self._lane_thread.said)
 
 
 def run(service: Service, metrics_port: int | None) -> int:

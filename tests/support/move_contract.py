@@ -296,7 +296,7 @@ class MoveContract:
         assert _read(target_url) == (None, NO_ANSWER)
 
     def test_a_lane_shows_that_it_is_copied_and_that_a_move_holds_it(self, moving: MovingLane) -> None:
-        show_state(LEDGER.name, moving.lane.lane, lambda: None)
+        show_state(LEDGER.name, moving.lane.lane, lambda: None, lambda: 0.0)
 
         def age_s() -> float:
             return next(sample.value for metric in MOVE_AGE.labels(LEDGER.name).collect() for sample in metric.samples)

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from coordinator.lane.delivery import Suspension
 from coordinator.registry import registry
 from coordinator.runtime.awaited import Late
+from coordinator.runtime.health import Readiness
 from coordinator.worker.process import CoordinatorProcess
 
 PLACE = "(the database at 127.0.0.1:9, by PAYMENTS_DATABASE_URL)"
@@ -17,6 +18,21 @@ AWAY = Suspension(1.0, "Can't connect to MySQL server on '127.0.0.1'")
 def process(monkeypatch: pytest.MonkeyPatch) -> CoordinatorProcess:
     monkeypatch.setenv("PAYMENTS_DATABASE_URL", "mysql://nobody:secret@127.0.0.1:9/payments")
     return CoordinatorProcess(registry().service("payments"), is_watched=False)
+
+
+def test_a_command_that_waits_for_an_earlier_one_of_its_session_is_told_and_the_process_is_ready(
+    process: CoordinatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = process._lane_thread._loop
+    monkeypatch.setattr(type(process._transport), "unready_reason", None)
+    for early_s, said in [(0.0, None), (2.9, None), (4.0, "a command has waited 4 s ")]:
+        monkeypatch.setattr(loop._lane._order, "waited_s", lambda _, waited_s=early_s: waited_s)
+        assert process.readiness() == Readiness(True, None)  # another consumer has the lane
+        loop._lane._tenancy.channel_number = 0
+        readiness = process.readiness()
+        assert readiness.is_ready
+        assert readiness.reason is None if said is None else str(readiness.reason).startswith(said)
+        loop._lane._tenancy.channel_number = None
 
 
 @pytest.mark.parametrize(

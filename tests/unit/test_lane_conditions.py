@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.lane.publisher_order import SESSION_GAP
 from coordinator.operate.conditions import UNASKED, UNSEEN_ACTIVE, LaneCondition, own_processes, state_of
 from coordinator.operate.kept_lanes import lane_todo
 from coordinator.operate.lane_status import LaneStatus
@@ -70,6 +71,21 @@ def test_a_lane_that_does_not_settle_what_waits_names_the_coordinator_that_does_
     status = LaneStatus(lane="users", sequence=7, rate=0.0, ready=2, consumers=1, errors=[])
     why = "2 wait, and its coordinator at http://c:1 does not answer"
     assert state_of(status, 2, [AWAY], 5.0, is_local=False) == ("stuck", why)
+
+
+@pytest.mark.parametrize(
+    ("rate", "still_s", "state", "why"),
+    [(5.0, 0.0, "running", ""), (0.0, 0.0, "idle", ""), (0.0, 5.0, "stuck", "2 wait, and ")],
+)
+def test_what_waits_for_an_earlier_command_of_its_session_is_said(
+    rate: float, still_s: float, state: str, why: str
+) -> None:
+    waits = f"a command has waited 12 s {SESSION_GAP}"
+    status = LaneStatus(lane="users", sequence=7, rate=rate, ready=2, consumers=1, errors=[])
+    found = state_of(status, 2, [coordinator("active", reason=waits)], still_s, is_local=False)
+    assert found == (state, why + waits)
+    condition = LaneCondition(lane="users", state=state, why=found[1], waiting=2)
+    assert ("sent" in (lane_todo(condition) or "")) == (state == "stuck")
 
 
 @pytest.mark.parametrize(("backlog", "waits"), [(0, ""), (2, "2 wait, and ")])

@@ -109,6 +109,13 @@ def test_each_lane_of_one_process_is_seen() -> None:
     ]
 
 
+def test_a_lane_that_is_ready_may_say_what_waits_there() -> None:
+    told, waits = metrics("lane_epoch", "3.0"), {"status": "ready", "reason": "a command waits"}
+    (alone,) = seen(URL, msgspec.json.encode(waits | {"lane": "seats"}), told)
+    (one,) = seen(URL, msgspec.json.encode({"status": "ready", "lanes": {"seats": waits}}), told)
+    assert [(each.state, each.reason) for each in (alone, one)] == [("active", "a command waits")] * 2
+
+
 def test_the_cause_of_a_suspension_is_read_as_coordinators_say_it() -> None:
     lanes: dict[str, dict[str, str]] = {"odd_seats": {"reason": "blocked"}, "odd_notes": {}}
     SUSPENDED.labels("odd_seats", "blocked").set(1)

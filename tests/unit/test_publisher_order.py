@@ -76,6 +76,18 @@ def test_a_marker_is_settled_behind_what_was_published_before_it() -> None:
     assert tags_of_admitted(order, [], TIMEOUT_S) == [4, 6]
 
 
+def test_how_long_the_first_early_command_has_waited_is_told() -> None:
+    order = PublisherOrder(LIMIT, TIMEOUT_S)
+    assert order.waited_s(9.0) == 0
+    tags_of_admitted(order, [of_session(3, 1)], 1.0)
+    tags_of_admitted(order, [of_session(5, 2)], 2.0)
+    assert order.waited_s(4.0) == 3
+    tags_of_admitted(order, [of_session(1, 3), of_session(2, 4)], 4.0)
+    assert order.waited_s(4.0) == 2
+    order.forget()
+    assert order.waited_s(4.0) == 0
+
+
 def test_markers_are_not_kept_back_without_a_limit() -> None:
     order = PublisherOrder(3, TIMEOUT_S)
     assert tags_of_admitted(order, [of_session(2, 1), *map(marker, range(2, 7))], 0.0) == [2, 3, 4]
