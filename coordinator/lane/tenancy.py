@@ -10,10 +10,15 @@ from coordinator.lane.basis import HeldByMove, PausedByOperator
 from coordinator.lane.high_water import HighWater
 from coordinator.stores.lineages import lineage_by
 from coordinator.stores.moves import LaneMove, check_not_moved
-from coordinator.stores.port import Fenced, Lease, Store, StoreUnavailable
+from coordinator.stores.port import BatchRefused, Fenced, Lease, Store, StoreUnavailable
 
 PAUSED: Final = "paused by an operator"
 """How the reason of a paused lane begins."""
+
+FENCE_DROPPED: Final = (
+    "the database has not changed the row of lane_lease, as each transaction of the lane must, and says no reason; "
+    "nobody else has changed it either: look there for a trigger, a rule or a policy that drops the UPDATE"
+)
 
 Clock = Callable[[], datetime]
 """The time in UTC, to the millisecond."""
@@ -152,14 +157,19 @@ class Tenancy:
 
         False: another consumer has the lane.
 
-        The transaction is rolled back, so nothing is uncertain. Raises StoreError, and Blocked if the row changed
-        because the database has lost commits.
+        The transaction is rolled back, so nothing is uncertain. Raises StoreError, also where nobody has changed the
+        row, and Blocked if it changed because the database has lost commits.
         """
         lease, self.lease = self.lease, None
         if lease is None:
             return self._is_own_renewal(self._current())
         self._doubted, self._is_uncertain = lease, False
-        return _is_same(self._current(), lease)
+        current = self._current()
+        if not _is_same(current, lease):
+            return False
+        if (current.sequence, current.revision) == (lease.sequence, lease.revision):
+            raise BatchRefused(FENCE_DROPPED)
+        return True
 
     def end(self) -> None:
         """Forget the lane."""

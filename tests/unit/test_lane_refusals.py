@@ -2,7 +2,10 @@
 
 import math
 import random
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +30,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
+from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery, merged
 from tests.support.ledger import LEDGER, Account, Deposit, Forward, Fragile, Note, OpenAccount, Remark, Tamper, tamper
 
@@ -452,6 +456,28 @@ def test_a_blocking_command_that_waited_blocks_when_its_turn_comes() -> None:
     database.revision += 1
     assert codes(merged(lane.settlements(release)).outcomes) == ["cancelled", "applied"]
     assert lane.account(1).balance == 6  # type: ignore[union-attr]
+
+
+def test_a_fence_that_the_database_drops_is_told_as_such_and_tried_again_ever_more_rarely(tmp_path: Path) -> None:
+    path = f"{tmp_path}/ledger.db"
+    create_schema(path, LEDGER)
+    lane = LaneUnderTest(store := SqliteStore(path, LEDGER))
+    lane.do(OpenAccount(owner="a"))
+    drops = "CREATE TRIGGER kept BEFORE UPDATE OF sequence ON lane_lease BEGIN SELECT RAISE(IGNORE); END"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(drops)
+    waits = delivery(1, Deposit(id=1, amount=5))
+    found = [lane.lane.apply([waits]) for _ in range(12)]
+    assert all(isinstance(each, Suspension) and "drops the UPDATE" in each.reason for each in found), found[0]
+    assert {each.cause for each in found if isinstance(each, Suspension)} == {"refusal"}
+    pauses = [each.delay_s for each in found if isinstance(each, Suspension)]
+    assert pauses[0] > 0
+    assert pauses[-1] == LaneSettings().retry_delay_s_max
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TRIGGER kept")
+    assert codes(lane.outcomes(waits)) == ["applied"]
+    assert lane.balance(1) == 5
+    store.close()
 
 
 class _UnreadableStore(MemoryStore):
