@@ -16,7 +16,7 @@ Begins = Literal["at once", "postgresql", "mysql"]
 _SSL: Final = 1 << 11
 # Of a server that has what drivers need (protocol 4.1, secure connections, plugins).
 _CAPABILITIES: Final = 1 | 1 << 3 | 1 << 9 | 1 << 15 | 1 << 19
-_SSL_REQUEST_BYTES: Final = 36
+SSL_REQUEST_BYTES: Final = 36
 
 
 def _greeting(capabilities: int) -> bytes:
@@ -25,6 +25,10 @@ def _greeting(capabilities: int) -> bytes:
     said = b"\x0a8.0.30\0" + struct.pack("<I", 1) + b"12345678\0" + low + b"\x21\x02\0" + high + b"\x15" + bytes(10)
     said += b"123456789012\0mysql_native_password\0"
     return struct.pack("<I", len(said))[:3] + b"\0" + said
+
+
+GREETING_WITH_TLS: Final = _greeting(_CAPABILITIES | _SSL)
+"""The first packet of a MySQL that offers TLS."""
 
 
 class _StandIn:
@@ -84,8 +88,8 @@ class TlsStandIn(_StandIn):
             connection.recv(8)
             connection.sendall(b"S")
         elif self._begins == "mysql":
-            connection.sendall(_greeting(_CAPABILITIES | _SSL))
-            connection.recv(_SSL_REQUEST_BYTES, socket.MSG_WAITALL)
+            connection.sendall(GREETING_WITH_TLS)
+            connection.recv(SSL_REQUEST_BYTES, socket.MSG_WAITALL)
         with self._context.wrap_socket(connection, server_side=True) as secured:
             self.heard += secured.recv(1)
 

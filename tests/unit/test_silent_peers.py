@@ -6,20 +6,27 @@ That each of these waits is noted, and told, is tried where it is made, and in t
 import socket
 import threading
 import time
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 
+import pymysql
 import pytest
 
 from coordinator.effects.provider_silence import ProviderSilence
 from coordinator.http import operations
 from coordinator.lane.pauses import WATCH_EVERY_S
 from coordinator.runtime import late_answers
+from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.awaited import LATE_S
 from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.service.errors import DatabaseUnavailable
+from coordinator.stores.mysql import lane_connection
+from coordinator.stores.mysql.driver_arguments import connections_of
 from coordinator.stores.open import open_admin
 from coordinator.transports.rabbitmq import pulse
 from coordinator.transports.redis import connection
+from tests.support.answering_server import answering
+from tests.support.tls_stand_in import GREETING_WITH_TLS, SSL_REQUEST_BYTES
 
 SAID_WITHIN_S = 5.0
 
@@ -64,26 +71,63 @@ def test_who_operates_waits_for_no_server_that_takes_connections_and_says_nothin
             admin.state()
 
 
-@pytest.mark.timeout(60)
-def test_who_operates_waits_for_no_mysql_that_greets_byte_by_byte() -> None:
+@contextmanager
+def dripping(begin: Callable[[socket.socket], object]) -> Iterator[int]:
+    """A server that goes on byte by byte, and never ends."""
     ends = threading.Event()
 
-    def drip(server: socket.socket) -> None:
+    def drip(client: socket.socket) -> None:
         with suppress(OSError):
-            client, _ = server.accept()
-            with client:
-                client.sendall(b"\xff\xff\x00\x00")
-                while not ends.wait(0.5):
-                    client.sendall(b"x")
+            begin(client)
+            while not ends.wait(0.5):
+                client.sendall(b"x")
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=drip, args=(server,), daemon=True).start()
-        url = f"mysql://ada:secret@127.0.0.1:{server.getsockname()[1]}/seats"
+    with answering(drip) as port:
+        try:
+            yield port
+        finally:
+            ends.set()
+
+
+def begin_greeting(client: socket.socket) -> None:
+    client.sendall(b"\xff\xff\x00\x00")
+
+
+def begin_tls(client: socket.socket) -> None:
+    client.sendall(GREETING_WITH_TLS)
+    client.recv(SSL_REQUEST_BYTES, socket.MSG_WAITALL)
+    client.recv(4096)
+    client.sendall(b"\x16\x03\x03\x40\x00")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("begin", "options", "said", "most_s"),
+    [(begin_greeting, "", "within 9 s", 15.0), (begin_tls, "?ssl_verify_cert=false", "handshake", 8.0)],
+)
+def test_who_operates_waits_for_no_mysql_that_says_what_it_says_byte_by_byte(
+    begin: Callable[[socket.socket], object], options: str, said: str, most_s: float
+) -> None:
+    with dripping(begin) as port:
         began_s = time.monotonic()
-        with closing(open_admin(url, "seats")) as admin, pytest.raises(DatabaseUnavailable, match="within 9 s"):
+        url = f"mysql://ada:secret@127.0.0.1:{port}/seats{options}"
+        with closing(open_admin(url, "seats")) as admin, pytest.raises(DatabaseUnavailable, match=said):
             admin.state()
-        assert time.monotonic() - began_s < 15.0
-        ends.set()
+        assert time.monotonic() - began_s < most_s
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("begin", "options"), [(begin_greeting, ""), (begin_tls, "?ssl_verify_cert=false")])
+def test_a_lane_waits_for_no_mysql_that_says_what_it_says_byte_by_byte(
+    begin: Callable[[socket.socket], object], options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane_connection, "IO_TIMEOUT_S", 1)
+    with dripping(begin) as port:
+        hosts = connections_of(parse_address(f"mysql://ada:secret@127.0.0.1:{port}/seats{options}"))
+        began_s = time.monotonic()
+        with pytest.raises(pymysql.OperationalError, match=r"handshake|within 3 s"):
+            lane_connection.open_lane_connection(hosts)
+        assert time.monotonic() - began_s < 8.0
 
 
 def test_a_provider_is_silent_from_its_last_answer_on_for_as_long_as_somebody_waits() -> None:

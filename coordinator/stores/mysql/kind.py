@@ -75,8 +75,10 @@ class _Mysql(Dialect):
         hosts = connections_of(address)
 
         def connect(dialect: Any, _record: object, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
-            # The driver's limit for connecting ends where a server takes the connection, and says nothing.
-            limited = {**named, "read_timeout": connect_timeout_s, "defer_connect": True}
+            # The driver's limit for connecting ends where a server takes the connection, and says nothing. TLS begins
+            # with a write, whose limit is that of its whole handshake.
+            limits = {"read_timeout": connect_timeout_s, "write_timeout": connect_timeout_s}
+            limited = {**named, **limits, "defer_connect": True}
 
             with opening(connect_timeout_s) as opened:
 
@@ -198,7 +200,7 @@ class _Mysql(Dialect):
 
 def _limit_statements(silence_s: float | None, connection: Any, _record: object) -> None:
     """Without a limit a count, or a migration's statement, may take as long as it takes."""
-    connection._read_timeout = silence_s  # noqa: SLF001  # there is no other way
+    connection._read_timeout, connection._write_timeout = silence_s, None  # noqa: SLF001  # there is no other way
 
 
 def _bound_locks(connection: Any, _: object) -> None:

@@ -8,6 +8,7 @@ import pymysql
 from pymysql.constants import ER
 
 from coordinator.stores.mysql.nodes import NodeConnection, first_that_takes
+from coordinator.stores.mysql.opening import Opening, opening
 
 CONNECT_TIMEOUT_S: Final = 5
 IO_TIMEOUT_S: Final = 30
@@ -31,24 +32,30 @@ def open_lane_connection(hosts: Sequence[Mapping[str, Any]], *, waits: int = 0) 
     """As `first_that_takes`, with the session set up for a lane. Raises the driver's errors."""
     # Where there is another host, one that takes the connection and says nothing is as good as away.
     greeting_s = CONNECT_TIMEOUT_S if len(hosts) > 1 else IO_TIMEOUT_S
-    taken = first_that_takes(hosts, partial(_connected, greeting_s), waits=waits)
-    taken.connection._read_timeout = IO_TIMEOUT_S  # type: ignore[attr-defined]  # noqa: SLF001  # no other way
-    with taken.connection.cursor() as cursor:
-        for statement in _SESSION:
-            _set(cursor, statement)
+    with opening(greeting_s) as opened:
+        taken = first_that_takes(hosts, partial(_connected, opened, greeting_s), waits=waits)
+        made: Any = taken.connection
+        made._read_timeout = made._write_timeout = IO_TIMEOUT_S  # noqa: SLF001  # no other way
+        with made.cursor() as cursor:
+            for statement in _SESSION:
+                _set(cursor, statement)
     return taken
 
 
-def _connected(read_timeout_s: float, arguments: Mapping[str, Any]) -> "pymysql.Connection[Any]":
-    return pymysql.connect(
+def _connected(opened: Opening, limit_s: float, arguments: Mapping[str, Any]) -> "pymysql.Connection[Any]":
+    made = pymysql.connect(
         **arguments,
         autocommit=True,
         connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=read_timeout_s,
-        write_timeout=IO_TIMEOUT_S,
+        read_timeout=limit_s,
+        # TLS begins with a write, whose limit is that of its whole handshake.
+        write_timeout=limit_s,
         # An UPDATE counts the rows that it found, changed or not.
         client_flag=pymysql.constants.CLIENT.FOUND_ROWS,
+        defer_connect=True,
     )
+    connected: pymysql.Connection[Any] = opened.connect(made)
+    return connected
 
 
 def _set(cursor: Any, statement: str) -> None:
