@@ -23,7 +23,7 @@ from coordinator.dev.inside import served_inside
 from coordinator.dev.key import DevelopmentKey, development_key, making_another, page_of
 from coordinator.dev.members import report, say
 from coordinator.dev.plan import PlanOfOne, check_ports, kept_names, plan_of_one
-from coordinator.dev.settings import load_settings
+from coordinator.dev.settings import check_speaks_http, load_settings
 from coordinator.dev.tenants_inside import TenantInside, TenantWrites, name_of, services_for, shown_url, tenants_of
 from coordinator.dev.workspace import Workspace
 from coordinator.http.app import Gateway, ServedGateway, create_joint_app
@@ -86,7 +86,7 @@ def run(directory: Path) -> int:
     known = whole.without(elsewhere)
     workspace = Workspace(directory, kept_names(whole))
     plan = plan_of_one(known, settings, workspace.data, os.environ)
-    _check_speaks_http()
+    check_speaks_http("coordinator dev module:NAME", GatewaySettings)
     check_access(load(AccessSettings), settings.host)
     # What is wrong with it counts before the lengths of what would be in it.
     workspace.check()
@@ -307,16 +307,6 @@ def _addresses(services: tuple[Service, ...], data: Path) -> dict[str, str]:
                 raise _is_of_a_server(_setting(service.lane, name))
         addresses[service.lane] = _absolute(urls["DATABASE_URL"]) or f"sqlite:///{data / f'{service.lane}.sqlite'}"
     return addresses
-
-
-def _check_speaks_http() -> None:
-    """Raises ConfigurationError for certificates: the addresses that a run says, and its keys, are for HTTP."""
-    files = load(GatewaySettings).server_files
-    if files is not None:
-        raise ConfigurationError(
-            f"{files.prefix}CERTIFICATE: `coordinator dev module:NAME` serves HTTP, for this machine: unset "
-            f"{files.prefix}*, or run the processes on your servers (`coordinator run`, `coordinator gateway`)"
-        )
 
 
 def _elsewhere(known: Registry, names: Sequence[str]) -> Sequence[str]:

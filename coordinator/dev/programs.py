@@ -22,8 +22,6 @@ REFUSED = "exit status 2"
 """The exit status of a program of ours with a wrong configuration."""
 _COORDINATOR = (sys.executable, "-m", "coordinator")
 _PROBE_TIMEOUT_S = 2.0
-_OF_PORTS = ("GATEWAY_TLS_", "TELEMETRY_TLS_")
-"""How the settings begin that would have a program speak HTTPS, of which nobody here has the certificate."""
 _GATEWAY_STOP_TIMEOUT_S = 15.0
 _COORDINATOR_STOP_TIMEOUT_S = 45.0  # longer than twice LANE_STOP_TIMEOUT_S
 
@@ -93,11 +91,7 @@ class Program:
         """Start it, without waiting until it is ready."""
         # A value of ours takes the place of one that a file has, and of one whose name is not in capitals.
         replaced = {*self.environment, *self.withheld}
-        others = {
-            name: value
-            for name, value in os.environ.items()
-            if name.upper().removesuffix(FILE) not in replaced and not name.upper().startswith(_OF_PORTS)
-        }
+        others = {name: value for name, value in os.environ.items() if name.upper().removesuffix(FILE) not in replaced}
         environment = {**others, **self.environment, "PYTHONUNBUFFERED": "1"}
         self._process = Process(self.argv, log_path=self.log_path, environment=environment)
 

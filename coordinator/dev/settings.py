@@ -13,7 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from coordinator.dev.servers.addresses import ServerPorts
 from coordinator.dev.services import BrokerKind
 from coordinator.runtime.paths import checked
-from coordinator.runtime.settings import Port, load
+from coordinator.runtime.settings import GatewaySettings, Port, TelemetrySettings, load
+from coordinator.service.errors import ConfigurationError
 
 _PROJECT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -22,6 +23,18 @@ def _project_name(text: str) -> str:
     if not _PROJECT_NAME.fullmatch(text):
         raise ValueError("it must have small letters, digits, _ and - only, and begin with a letter or a digit")
     return text
+
+
+def check_speaks_http(run: str, *ports: type[GatewaySettings] | type[TelemetrySettings]) -> None:
+    """Raises ConfigurationError for certificates at these ports of a run: the addresses that it says, and its keys,
+    are for HTTP."""
+    for port in ports:
+        files = load(port).server_files
+        if files is not None:
+            raise ConfigurationError(
+                f"{files.prefix}CERTIFICATE: `{run}` serves HTTP, for this machine: unset {files.prefix}*, or run the "
+                "processes on your servers (`coordinator run`, `coordinator gateway`)"
+            )
 
 
 class DevSettings(BaseSettings):

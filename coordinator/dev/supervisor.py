@@ -23,11 +23,11 @@ from coordinator.dev.plan import Plan, check_ports, kept_names, plan_of, server_
 from coordinator.dev.servers.addresses import BROKER_SETTINGS, COMPOSE_FILE
 from coordinator.dev.servers.server_set import ServerSet
 from coordinator.dev.services import BrokerKind
-from coordinator.dev.settings import DevSettings, load_settings
+from coordinator.dev.settings import DevSettings, check_speaks_http, load_settings
 from coordinator.dev.watch import Watch
 from coordinator.dev.workspace import Workspace
 from coordinator.registry import APP_SETTING, registry
-from coordinator.runtime.settings import load
+from coordinator.runtime.settings import GatewaySettings, TelemetrySettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.unhandled import how_to_handle, unhandled_commands
@@ -61,6 +61,7 @@ def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
             "DEV_ELSEWHERE is for a run in one process (`coordinator dev module:NAME`), and this one starts all "
             "services on servers: unset it"
         )
+    check_speaks_http("coordinator dev", GatewaySettings, TelemetrySettings)
     check_access(load(AccessSettings), settings.host)
     known = registry()
     workspace = Workspace(directory, kept_names(known))

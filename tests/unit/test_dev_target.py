@@ -89,6 +89,19 @@ def test_certificates_are_refused_by_name_and_nothing_is_made(monkeypatch: pytes
     assert not (tmp_path / ".dev").exists()
 
 
+@pytest.mark.parametrize("prefix", ["GATEWAY_TLS_", "TELEMETRY_TLS_"])
+def test_certificates_are_refused_by_name_on_servers_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefix: str
+) -> None:
+    monkeypatch.setenv(APP_SETTING, SEATS)
+    monkeypatch.setattr(supervisor, "Workspace", lambda *_: pytest.fail("it goes on"))
+    for name in ("CERTIFICATE", "KEY"):
+        monkeypatch.setenv(f"{prefix}{name}", str(tmp_path / "it.pem"))
+    with pytest.raises(ConfigurationError, match=rf"^{prefix}CERTIFICATE: .* serves HTTP.*unset {prefix}\*"):
+        supervisor.run("native", tmp_path / ".dev")
+    assert not (tmp_path / ".dev").exists()
+
+
 def test_a_folder_whose_sockets_would_have_too_long_a_path_is_refused_and_nothing_is_made(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
