@@ -12,7 +12,7 @@ from msgspec import Struct
 from coordinator.arguments import TEXT, Named, Whole
 from coordinator.operate import output
 from coordinator.operate.open import lane_admin
-from coordinator.operate.output import CommandRefused
+from coordinator.operate.output import CommandRefused, Misused
 from coordinator.operate.reasons import told_of
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.fields import OPTIONS
@@ -147,6 +147,8 @@ def found(selection: Selection) -> list[Letter]:
     """The letters that are meant, as they are now, oldest first by lane. Raises Refused if one was named and is not."""
     letters: list[Letter] = []
     away: list[str] = []
+    # A lane that no other try mends counts more.
+    refused: type[CommandRefused] = CommandRefused
     for lane, target in places(selection.sources):
         query = msgspec.structs.replace(selection.query, target=target)
         try:
@@ -157,10 +159,12 @@ def found(selection: Selection) -> list[Letter]:
             if selection.sources:
                 raise
             away.append(str(error))
+            if isinstance(error, ConfigurationError):
+                refused = Misused
     if selection.query.command_id is not None and not letters:
         missing = f"; not looked into: {'; '.join(away)}" if away else ""
         where = ", ".join(selection.sources) or "any lane"
-        raise CommandRefused(f"no dead letter of command {selection.query.command_id} in {where}{missing}")
+        raise refused(f"no dead letter of command {selection.query.command_id} in {where}{missing}")
     return letters
 
 
