@@ -4,7 +4,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
-from coordinator.runtime.addresses import parse_address
+from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER, parse_address
+from coordinator.runtime.schemes import OWN_WORDS, begins_wrongly
 from coordinator.service.errors import ConfigurationError
 
 _SHORT_STRING_BYTES: Final = 255
@@ -31,6 +32,13 @@ def _names_a_database(url: str) -> str:
     return url
 
 
+def _names_a_server(url: str) -> str:
+    scheme = url.partition("://")[0]
+    if OWN_WORDS.get(scheme, scheme) in WITHOUT_SERVER:
+        raise ValueError(begins_wrongly(tuple(f"{each}://" for each in FOLDERS if each not in WITHOUT_SERVER), url))
+    return _names_a_database(url)
+
+
 def _broker(url: str) -> str:
     address = parse_address(_checked(url))
     has_sentinels = address.scheme == "redis+sentinel"
@@ -49,4 +57,6 @@ def _broker(url: str) -> str:
 Url = Annotated[str, AfterValidator(_checked)]
 """An address, which may hold a password: a field of this type is left out of its group's repr."""
 DatabaseUrl = Annotated[str, AfterValidator(_names_a_database)]
+ServerUrl = Annotated[str, AfterValidator(_names_a_server)]
+"""Of a database that is no file."""
 BrokerUrl = Annotated[str, AfterValidator(_broker)]

@@ -112,9 +112,7 @@ class Address(Struct, frozen=True, kw_only=True):
         """The folder of `coordinator/stores` with its kind of database. Raises ConfigurationError if there is none."""
         folder = FOLDERS.get(self.scheme) or _BY_SERVICE_RECORD.get(self.scheme)
         if folder is None:
-            given = repr(self.scheme) if self.scheme in KNOWN_SCHEMES else "its scheme"
-            wrong = begins_wrongly(tuple(f"{scheme}://" for scheme in FOLDERS), self.scheme)
-            raise ConfigurationError(f"no kind of database for {given}: {wrong}")
+            raise _no_kind(self.scheme)
         return folder
 
     @property
@@ -194,9 +192,18 @@ def parse_address(text: str) -> Address:
     if scheme is None:
         raise ConfigurationError("it must begin with a scheme, such as postgresql://")
     rest = text[scheme.end() :]
+    if OWN_WORDS.get(scheme[1]) in WITHOUT_SERVER:
+        # What follows is a path, and no host.
+        raise _no_kind(scheme[1])
     if scheme[1] in WITHOUT_SERVER:
         return _file(scheme[1], rest)
     return _server(scheme[1], rest)
+
+
+def _no_kind(scheme: str) -> ConfigurationError:
+    given = repr(scheme) if scheme in KNOWN_SCHEMES else "its scheme"
+    wrong = begins_wrongly(tuple(f"{each}://" for each in FOLDERS), scheme)
+    return ConfigurationError(f"no kind of database for {given}: {wrong}")
 
 
 def _file(scheme: str, rest: str) -> Address:

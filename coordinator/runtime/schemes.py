@@ -33,8 +33,9 @@ def begins_wrongly(schemes: tuple[str, ...], value: str) -> str:
     """What is wrong with an address that has none of these schemes, and what to write in the place of its own."""
     *others, last = schemes
     named = f"{', '.join(others)} or {last}" if others else last
-    own = OWN_WORDS.get(value.partition("://")[0])
+    scheme = value.partition("://")[0]
+    own = OWN_WORDS.get(scheme)
     hint = f": write {own}://" if own is not None and f"{own}://" in schemes else ""
-    if value.startswith("sqlite://") and _SERVER in schemes:
+    if (own or scheme) == "sqlite" and _SERVER in schemes and "sqlite://" not in schemes:
         hint = ": leave this unset for a file, which is read by its DATABASE_URL"
     return f"it must begin with {named}{hint}"

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from coordinator.runtime.address_fields import BrokerUrl, DatabaseUrl
+from coordinator.runtime.address_fields import BrokerUrl, DatabaseUrl, ServerUrl
 from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER
 from coordinator.runtime.broker_accounts import BrokerAccountSettings
 from coordinator.runtime.effect_settings import EffectSettings as EffectSettings  # noqa: PLC0414  # likewise
@@ -211,7 +211,7 @@ class DatabaseSettings(BaseSettings, Limits):
         pattern=_DATABASE_URL,
         description="For the lane: may write. sqlite:// is a file, for tests and for services that run in one process.",
     )
-    reader_url: DatabaseUrl | None = Field(
+    reader_url: ServerUrl | None = Field(
         repr=False,
         default=None,
         pattern=_SERVER_URL,
@@ -236,7 +236,7 @@ class ReaderSettings(BaseSettings, Limits):
 
     model_config = SettingsConfigDict(extra="ignore")
 
-    reader_url: DatabaseUrl | None = Field(
+    reader_url: ServerUrl | None = Field(
         repr=False,
         default=None,
         pattern=_SERVER_URL,
@@ -246,7 +246,7 @@ class ReaderSettings(BaseSettings, Limits):
     database_url: DatabaseUrl | None = Field(
         repr=False, default=None, pattern=_DATABASE_URL, description="Used where no reader is set."
     )
-    primary_url: DatabaseUrl | None = Field(
+    primary_url: ServerUrl | None = Field(
         repr=False,
         default=None,
         pattern=_SERVER_URL,

@@ -33,10 +33,16 @@ def test_no_regular_expression_reaches_who_sets_it(
     assert not set(said) & set("^$|\\[]*"), line
 
 
-def test_the_reader_of_a_file_is_told_to_leave_the_setting_out(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scheme", ["sqlite", "sqlite+aiosqlite"])
+@pytest.mark.parametrize("path", ["", "/seats.sqlite", "//srv/seats.sqlite"])
+def test_the_reader_of_a_file_is_told_to_leave_the_setting_out(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, path: str
+) -> None:
     monkeypatch.setenv("SEATS_DATABASE_URL", "sqlite:////srv/seats.sqlite")
-    monkeypatch.setenv("SEATS_READER_URL", "sqlite:////srv/seats.sqlite")
-    with pytest.raises(ConfigurationError, match=r"^SEATS_READER_URL: .*leave this unset for a file"):
+    monkeypatch.setenv("SEATS_READER_URL", f"{scheme}://{path}")
+    with pytest.raises(
+        ConfigurationError, match=r"^SEATS_READER_URL: it must begin with .*leave this unset for a file"
+    ):
         load(DatabaseSettings, prefix="SEATS_")
 
 
@@ -45,7 +51,7 @@ def test_the_reader_of_a_file_is_told_to_leave_the_setting_out(monkeypatch: pyte
     ("given", "meant"),
     [
         *(("postgres", "postgresql"), ("postgresql+psycopg", "postgresql"), ("mysql+pymysql", "mysql")),
-        *(("postgresql+asyncpg", "postgresql"), ("mariadb+aiomysql", "mariadb"), ("sqlite+aiosqlite", "sqlite")),
+        *(("postgresql+asyncpg", "postgresql"), ("mariadb+aiomysql", "mariadb")),
     ],
 )
 def test_a_name_that_others_have_for_a_scheme_is_put_right(
@@ -61,3 +67,10 @@ def test_a_name_that_others_have_for_a_scheme_is_put_right(
         "it must begin with postgresql://, mysql://, mariadb://, mongodb:// or sqlite://: "
         f"write {meant}:// (it is {given}://…)"
     )
+
+
+@pytest.mark.parametrize("path", ["", "/seats.sqlite", "//srv/seats.sqlite"])
+def test_so_is_that_of_a_file(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setenv("SEATS_DATABASE_URL", f"sqlite+aiosqlite://{path}")
+    with pytest.raises(ConfigurationError, match=r"write sqlite:// \(it is sqlite\+aiosqlite://…\)$"):
+        load(DatabaseSettings, prefix="SEATS_")
