@@ -1,6 +1,7 @@
 """Bearer tokens: JSON Web Tokens (RFC 7519) of one issuer, checked as RFC 8725 asks."""
 
 import base64
+import re
 import time
 from collections import OrderedDict
 from typing import Annotated, Any, Final
@@ -23,6 +24,8 @@ REMEMBERED_CHARACTERS_MAX: Final = 8 << 20
 LAST_TIME: Final = 253_402_300_799
 """The end of the year 9999: a token that ends later is a mistake of its issuer's."""
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
+"""RFC 6749, 3.3: they are parted by single spaces."""
 _REQUIRED: Final = ("exp", "iss", "aud", "sub")
 
 
@@ -117,7 +120,9 @@ class Tokens:
         tenant = claims.get(self._settings.token_tenant_claim)
         scopes = claims.get(self._settings.token_scope_claim, "")
         if isinstance(scopes, str):
-            scopes = scopes.split()
+            scopes = [scope for scope in scopes.split(" ") if scope]
+            if not all(map(_SCOPE.fullmatch, scopes)):
+                raise NotAuthentic("its scopes have characters that those of OAuth have not, or other spaces between")
         if not isinstance(tenant, str | None) or not isinstance(scopes, list):
             raise NotAuthentic("its claims have other types than are known here")
         if not all(isinstance(scope, str) for scope in scopes):

@@ -55,6 +55,11 @@ async def test_a_token_of_the_issuer_names_a_principal(tokens: Tokens, name: str
         assert found == Principal(subject="ada", tenant="acme", scopes=frozenset({"read", "write"}))
 
 
+async def test_scopes_are_parted_by_spaces(tokens: Tokens) -> None:
+    found = await tokens.principal_of(KEY.token(scope=" read  !#[]~ "))
+    assert found == Principal(subject="ada", scopes=frozenset({"read", "!#[]~"}))
+
+
 async def test_an_audience_among_several_and_scopes_as_a_list(tokens: Tokens) -> None:
     found = await tokens.principal_of(KEY.token(aud=["other", AUDIENCE], scope=["read"]))
     assert found == Principal(subject="ada", scopes=frozenset({"read"}))
@@ -132,6 +137,11 @@ BAD: dict[str, Callable[[], str]] = {
     "a tenant that is a number": lambda: KEY.token(tenant=7),
     "an empty tenant": lambda: KEY.token(tenant=""),
     "scopes that are numbers": lambda: KEY.token(scope=[1]),
+    "scopes with another space between": lambda: KEY.token(scope="read\u00a0staff"),
+    "scopes with a tab between": lambda: KEY.token(scope="read\tstaff"),
+    "scopes with a line's end between": lambda: KEY.token(scope="read\nstaff"),
+    "a scope with a quote": lambda: KEY.token(scope='read "staff"'),
+    "a scope with a backslash": lambda: KEY.token(scope="read st\\aff"),
     "too many scopes": lambda: KEY.token(scope=" ".join(map(str, range(60)))),
     "another kind of token": lambda: KEY.token(headers={"typ": "secevent+jwt"}),
     "a kind that is a number": lambda: KEY.token(headers={"typ": 7}),
