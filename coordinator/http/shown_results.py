@@ -5,6 +5,7 @@ The rules are those of the rows' classes. Of a row that is not for whoever asks 
 
 from collections.abc import Iterable
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +15,7 @@ from aiohttp import web
 from coordinator.client.writes import Written
 from coordinator.http.authentication import AUTHENTICATION
 from coordinator.http.shown_rows import condition_for, is_shown
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.allowing import RowsRule, anybody
 from coordinator.service.json_text import to_json
 from coordinator.service.outcome import NO_RESULT
@@ -38,6 +40,7 @@ class ShownResults:
         self._as_base: set[str] = set()
         """Those of which it is not known whose rows their results have: they are promised as a base of their class."""
         self._with_rows: dict[str, msgspec.json.Decoder[Any]] = {}
+        self._line, self._unlogged = RepeatedLine(), dict[str, int]()
         ruled = list(services)
         for service in ruled:
             rules = {model: rule for model, rule in service.row_rules.items() if rule is not anybody}
@@ -64,7 +67,7 @@ class ShownResults:
         if not self._rules or AUTHENTICATION not in request.app or written.value is None:
             return written
         if kind in self._as_base:
-            _tell(kind, _NOT_ITS_OWN)
+            self._tell(kind, _NOT_ITS_OWN)
             return msgspec.structs.replace(written, shown=None)
         shown = without_rows(written.value, _Shortened(self._rules, request))
         return written if shown is written.value else msgspec.structs.replace(written, shown=shown)
@@ -82,17 +85,20 @@ class ShownResults:
         try:
             value = None if decoder is None else decoder.decode(result)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            _tell(kind, str(error))
+            self._tell(kind, str(error))
             return NO_RESULT
         if decoder is None:
-            _tell(kind, _NOT_ITS_OWN if kind in self._as_base else "no command of this type is known")
+            self._tell(kind, _NOT_ITS_OWN if kind in self._as_base else "no command of this type is known")
             return NO_RESULT
         shown = without_rows(value, _Shortened(self._rules, request))
         return result if shown is value else msgspec.Raw(to_json(shown))
 
-
-def _tell(kind: str, reason: str) -> None:
-    log.warning("result_withheld", type=kind, reason=reason)
+    def _tell(self, kind: str, reason: str) -> None:
+        times = self._unlogged.get(kind, 0) + 1
+        is_due = self._line.is_due(kind, monotonic())
+        self._unlogged[kind] = 0 if is_due else times
+        if is_due:
+            log.warning("result_withheld", type=kind, reason=reason, times=times)
 
 
 class _Shortened:

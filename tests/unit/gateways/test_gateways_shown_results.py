@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from structlog.testing import capture_logs
 
 from coordinator import Command, Handler, Principal, Row, Service, UnitOfWork, VersionedRow, any_principal, anybody
+from coordinator.http import shown_results
 from coordinator.http.shown_results import ShownResults
 from tests.unit.gateways.test_gateways_allow import Asking, asking
 
@@ -277,9 +278,25 @@ async def test_nothing_is_shown_of_what_is_promised_as_a_base_whichever_way_it_i
             status, result, response = await notes.call("bob", "POST", f"/notes/commands/{command}", ADAS, key)
             assert (status, result, "ETag" in response.headers) == (200, None, False)
         assert (await notes.call("bob", "GET", response.headers["Location"]))[1]["result"] is None
-    assert [each["event"] for each in logs].count("result_withheld") == 3
+    assert [each["times"] for each in logs if each["event"] == "result_withheld"] == [1]
     body = [{"type": f"notes.{command}", "args": {"id": 2, "owner": "ada"}}]
     assert (await notes.call("bob", "POST", "/commands", body))[1][0]["result"] is None
+
+
+async def test_what_is_withheld_is_told_once_a_minute_with_how_often(
+    notes: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request: Any = SimpleNamespace(app=notes.app)
+    results, now_s = ShownResults([NOTES]), 100.0
+    monkeypatch.setattr(shown_results, "monotonic", lambda: now_s)
+    with capture_logs() as logs:
+        for now_s in (100.0, 101.0, 102.0, 161.0, 162.0):
+            for kind in ("notes.gone", "notes.lost")[: 1 if now_s == 162 else 2]:
+                assert bytes(results.of_logged(request, kind, Raw(b'{"text":"secret"}'))) == b"null"
+    assert [(each["type"], each["times"]) for each in logs] == [
+        *(("notes.gone", 1), ("notes.lost", 1)),
+        *(("notes.gone", 3), ("notes.lost", 3)),
+    ]
 
 
 async def test_the_document_of_the_routes_says_so(notes: Asking) -> None:
