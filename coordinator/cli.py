@@ -84,8 +84,16 @@ def effects(service: str, metrics_port: int | None) -> None:
     help="Take back that a release has TYPE, or versions of it above VERSION: none is left. May be given again.",
 )
 @click.option("--reason", type=TEXT, help="Why: kept with who does it, for `audit --operators`.")
-def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...], reason: str | None) -> None:
-    """Bring the databases of LANES (all, if none is named) to the schema that this release needs."""
+@click.option(
+    "--print-revision", is_flag=True, help="Only print which revisions they have, and which this release wants."
+)
+def migrate(
+    lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...], reason: str | None, *, print_revision: bool
+) -> None:
+    """Bring the databases of LANES (all, if none is named) to the schema that this release needs.
+
+    With --print-revision nothing is changed, and the exit status is 1 where a database has another revision.
+    """
     from coordinator.migrations.migrate import migrate as migrate_service
     from coordinator.operate.migrated import record_migration
     from coordinator.operate.output import reason as checked_reason
@@ -93,6 +101,8 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
     from coordinator.runtime.settings import DatabaseSettings, load
     from coordinator.stores.announcements import Withdrawal, check_withdrawals
 
+    if print_revision and (withdrawn or reason is not None):
+        raise click.UsageError("--print-revision changes nothing: leave --withdraw and --reason out")
     reason = None if reason is None else checked_reason(reason)
     _log_as("migrate")
     known = registry()
@@ -115,6 +125,10 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
         names = " ".join(name for name in withdrawals if settings_prefix(name) in alone)
         hint = f"; no lane was named, so all are meant: `coordinator migrate {names}` leaves out the rest"
         raise ConfigurationError(f"{error}{hint if names else ''}") from None
+    if print_revision:
+        from coordinator.operate.migrated import print_revisions
+
+        sys.exit(print_revisions([known.service(name) for name in withdrawals]))
     for name, of_lane in withdrawals.items():
         settings = load(DatabaseSettings, prefix=settings_prefix(name))
         migrate_service(known.service(name), settings, of_lane)

@@ -3,7 +3,8 @@
 There are two, each with a version table of its own: the lane's, which is the same everywhere, and the service's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.moves import check_not_moved, decode_move
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.reading_rights import reading_rights
+from coordinator.stores.revisions import Revision
 from coordinator.stores.sql.declared_tables import indexes_without_key, tables_of
 from coordinator.stores.sql.defaulted_columns import defaulted_columns
 from coordinator.stores.sql.dialect import Dialect
@@ -68,7 +70,7 @@ def migrate_sql(
 
     Raises SQLAlchemyError and ConfigurationError.
     """
-    with address_of(f"{settings_prefix(service.lane)}{'DATABASE' if owner == lane else 'MIGRATION'}_URL"):
+    with _address_of_owner(service, owner, lane):
         dialect.make(owner)
     engine = dialect.engine(owner)
     dialect.bound_locks(engine)
@@ -113,6 +115,10 @@ def migrate_sql(
                 _warn_of_indexes_without_key(service, connection)
     finally:
         engine.dispose()
+
+
+def _address_of_owner(service: Service, owner: Address, lane: Address) -> AbstractContextManager[None]:
+    return address_of(f"{settings_prefix(service.lane)}{'DATABASE' if owner == lane else 'MIGRATION'}_URL")
 
 
 def _take_for(connection: Connection, lane: str) -> None:
@@ -166,8 +172,24 @@ def _check_lane(connection: Connection, lane: str, *, is_migration: bool) -> Non
                 raise ConfigurationError(f"{lane}: {move.words}; nothing was migrated: finish the move, or cancel it")
 
 
-def _check_known(connection: Connection, service: Service) -> None:
-    """Raise ConfigurationError, before anything is changed, where a newer release has migrated the database."""
+def revisions_of(dialect: Dialect, service: Service, owner: Address, lane: Address) -> list[Revision]:
+    """Which revision of each of its histories the database has, and which this release wants. Changes nothing.
+
+    Raises SQLAlchemyError and ConfigurationError.
+    """
+    with _address_of_owner(service, owner, lane):
+        engine = dialect.engine(owner)
+    try:
+        with engine.connect() as connection:
+            if inspect(connection).has_table(lane_tables.LEASE_TABLE):
+                check_lane(connection.execute(select(_LEASE.c.lane)).scalars(), service.lane, is_migration=True)
+            return [revision for revision, _ in _revisions(connection, service)]
+    finally:
+        engine.dispose()
+
+
+def _revisions(connection: Connection, service: Service) -> Iterator[tuple[Revision, set[str]]]:
+    """With the names of those that this release has."""
     histories = [(ENVIRONMENT / "versions", "lane_schema_version")]
     if service.migrations is not None:
         histories.append((service.migrations, f"{service.name}_schema_version"))
@@ -175,11 +197,17 @@ def _check_known(connection: Connection, service: Service) -> None:
         configured = {"version_table": version_table}
         found = MigrationContext.configure(connection, opts=configured).get_current_heads()
         script, known = revisions_in(versions, alembic_config(connection, versions, version_table, MetaData()))
-        if unknown := sorted(set(found) - known):
+        yield Revision(version_table, ", ".join(found), ", ".join(script.get_heads())), known
+
+
+def _check_known(connection: Connection, service: Service) -> None:
+    """Raise ConfigurationError, before anything is changed, where a newer release has migrated the database."""
+    for revision, known in _revisions(connection, service):
+        if revision.here and (unknown := sorted(set(revision.here.split(", ")) - known)):
             raise ConfigurationError(
-                f"{service.lane}: the database is of a newer release: {version_table} is {', '.join(unknown)}, and "
-                f"this one knows up to {', '.join(script.get_heads())}. Nothing was changed; run `coordinator migrate` "
-                "of that release"
+                f"{service.lane}: the database is of a newer release: {revision.history} is {', '.join(unknown)}, and "
+                f"this one knows up to {revision.wanted}. Nothing was changed; run `coordinator migrate` of that "
+                "release"
             )
 
 

@@ -3,7 +3,8 @@
 Running it again, or from several places at once, does no harm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import structlog
@@ -14,7 +15,8 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
 from coordinator.stores.announcements import Withdrawal, check_withdrawals
-from coordinator.stores.kinds import check_role, kind_of
+from coordinator.stores.kinds import Kind, check_role, kind_of
+from coordinator.stores.revisions import Revision
 
 log = structlog.get_logger("migrate")
 
@@ -26,12 +28,32 @@ def migrate(service: Service, settings: DatabaseSettings, withdrawals: Sequence[
     withdrawals of what the service knows, before anything is done.
     """
     check_withdrawals(service, withdrawals)
-    owner = _address(service, "MIGRATION" if settings.migration_url else "DATABASE", settings)
+    owner = _owner(service, settings)
     lane = _address(service, "DATABASE", settings)
     reader = _address(service, "READER", settings) if settings.reader_url else None
-    kind = kind_of(owner)
-    try:
+    with _translated(service, settings, "the database cannot be migrated", kind := kind_of(owner)):
         kind.migrate(service, owner, lane, reader, withdrawals)
+    log.info("migrated", service=service.lane)
+
+
+def revisions(service: Service, settings: DatabaseSettings) -> Sequence[Revision]:
+    """Which revisions its database has, and which this release wants; empty: its kind has none. Changes nothing.
+
+    Raises ConfigurationError when it cannot be reached or refuses.
+    """
+    owner, lane = _owner(service, settings), _address(service, "DATABASE", settings)
+    with _translated(service, settings, "the database's revisions cannot be read", kind := kind_of(owner)):
+        return kind.revisions(service, owner, lane)
+
+
+def _owner(service: Service, settings: DatabaseSettings) -> Address:
+    return _address(service, "MIGRATION" if settings.migration_url else "DATABASE", settings)
+
+
+@contextmanager
+def _translated(service: Service, settings: DatabaseSettings, what: str, kind: Kind) -> Iterator[None]:
+    try:
+        yield
     except kind.errors as error:
         # Without the statement, which may hold a role's password.
         detail = " ".join(str(getattr(error, "orig", None) or error).split())
@@ -41,8 +63,7 @@ def migrate(service: Service, settings: DatabaseSettings, withdrawals: Sequence[
             if settings.migration_url
             else f"as {prefix}DATABASE_URL has it; where the lane's role may not, {prefix}MIGRATION_URL names the owner"
         )
-        raise ConfigurationError(f"{service.lane}: the database cannot be migrated ({asked}): {detail}") from None
-    log.info("migrated", service=service.lane)
+        raise ConfigurationError(f"{service.lane}: {what} ({asked}): {detail}") from None
 
 
 def _address(service: Service, name: Literal["DATABASE", "READER", "MIGRATION"], settings: DatabaseSettings) -> Address:

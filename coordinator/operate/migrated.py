@@ -6,9 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
+from coordinator.migrations.migrate import revisions
 from coordinator.operate import output
 from coordinator.runtime.addresses import parse_address
-from coordinator.runtime.settings import DatabaseSettings
+from coordinator.runtime.settings import DatabaseSettings, load
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
 from coordinator.stores.announcements import Withdrawal
 from coordinator.stores.audit import ActQuery
@@ -33,6 +35,23 @@ def record_migration(
         before = next(iter(admin.acts(ActQuery(act=MIGRATE_ACT), None, 1)), None)
         if before is None or reason or msgspec.json.decode(before.details) != msgspec.json.decode(act.details):
             admin.record(act)
+
+
+def print_revisions(services: Sequence[Service]) -> int:
+    """Print which revisions the databases have, and which this release wants; return the exit status: 1 where they
+    differ.
+
+    Raises ConfigurationError.
+    """
+    rows: list[tuple[str, str, str, str]] = []
+    for service in services:
+        settings = load(DatabaseSettings, prefix=settings_prefix(service.lane))
+        found = revisions(service, settings)
+        rows += [(service.lane, each.history, each.here or "-", each.wanted) for each in found]
+        if not found:
+            rows.append((service.lane, "-", "-", "-"))
+    output.print_table(("LANE", "HISTORY", "HERE", "WANTED"), rows)
+    return output.EXIT_REFUSED if any(here != wanted for *_, here, wanted in rows) else 0
 
 
 def _release() -> str:

@@ -21,6 +21,7 @@ from coordinator.stores.mongodb.documents import Documents
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
+from coordinator.stores.revisions import Revision
 from coordinator.stores.writers import Writers, WritersQuery
 
 if TYPE_CHECKING:
@@ -153,6 +154,13 @@ class Kind(Protocol):
         The service's commands are announced there, and `withdrawals` take announcements back (`Announcements`). Then
         the lane's role may write the tables, if it is another one than the migrating role, and the reader's may read
         those that gateways read (`reading_rights`), and no other table of the lane's.
+        """
+
+    def revisions(self, service: Service, owner: Address, lane: Address) -> Sequence[Revision]:
+        """Which revision of each history the database has, and which this release wants; changes nothing. Empty: its
+        schema has none.
+
+        Raises ConfigurationError, and the kind's own `errors`.
         """
 
 

@@ -1,11 +1,16 @@
 """What is wrong with the files of a service's revisions is one line, which names the file."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from coordinator import Service, VersionedRow
+from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
+from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 
@@ -74,3 +79,43 @@ def test_a_revision_may_import_what_warns(tmp_path: Path) -> None:
         Service("shop", models=(Car,), migrations=tmp_path),
         DatabaseSettings(database_url=f"sqlite:///{tmp_path}/shop.sqlite"),
     )
+
+
+@pytest.mark.parametrize("options", [("--withdraw", "users.create"), ("--reason", "why")])
+def test_whoever_only_asks_for_revisions_changes_nothing_by_another_option(options: tuple[str, str]) -> None:
+    ran = CliRunner().invoke(cli, ["migrate", "users", "--print-revision", *options])
+    assert (ran.exit_code, "changes nothing" in ran.stderr) == (2, True)
+
+
+def test_the_revisions_of_a_database_and_of_this_release_are_printed(tmp_path: Path) -> None:
+    file = tmp_path / "users.sqlite"
+    url = f"sqlite:///{file}"
+
+    def printed(expect: int) -> list[list[str]]:
+        ran = CliRunner().invoke(cli, ["migrate", "users", "--print-revision"], env={"USERS_DATABASE_URL": url})
+        assert ran.exit_code == expect, ran.output
+        return [line.split() for line in ran.stdout.splitlines()]
+
+    def said() -> str:
+        ran = CliRunner().invoke(cli, ["migrate", "users", "--print-revision"], env={"USERS_DATABASE_URL": url})
+        assert isinstance(ran.exception, ConfigurationError)
+        return str(ran.exception)
+
+    assert said().startswith(f"USERS_DATABASE_URL: there is no file {file}")
+    assert not file.exists()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE others (id INTEGER)")
+        (lane, users) = printed(1)[1:]
+        assert (lane[:3], users[:3]) == (["users", "lane_schema_version", "-"], ["users", "users_schema_version", "-"])
+        migrate(registry().service("users"), DatabaseSettings(database_url=url))
+        assert printed(0) == [
+            ["LANE", "HISTORY", "HERE", "WANTED"],
+            ["users", "lane_schema_version", lane[3], lane[3]],
+            ["users", "users_schema_version", users[3], users[3]],
+        ]
+        connection.execute("UPDATE users_schema_version SET version_num = 'users_9999'")
+        connection.commit()
+        assert printed(1)[2] == ["users", "users_schema_version", "users_9999", users[3]]
+        connection.execute("UPDATE lane_lease SET lane = 'items'")
+        connection.commit()
+    assert "the database of" in said()

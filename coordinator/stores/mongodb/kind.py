@@ -21,6 +21,7 @@ from coordinator.stores.mongodb.errors import lack
 from coordinator.stores.port import Lack, NoStandby, Store
 from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
+from coordinator.stores.revisions import Revision
 from coordinator.stores.writers import Writers, WritersQuery
 
 # ruff: noqa: PLC0415  # a process does one of these
@@ -164,6 +165,9 @@ class _MongoKind:
         from coordinator.stores.mongodb.collections import make_collections
 
         make_collections(service, owner, lane, withdrawals)
+
+    def revisions(self, service: Service, owner: Address, lane: Address) -> Sequence[Revision]:  # noqa: ARG002
+        return ()
 
 
 KIND: Kind = _MongoKind()

@@ -19,6 +19,7 @@ from coordinator.stores.kinds import Database, PoolUse
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
+from coordinator.stores.revisions import Revision
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.writers import Writers, WritersQuery
 
@@ -184,6 +185,11 @@ class SqlKind:
             if error.orig is None or (problem := self.dialect.pooler(error.orig)) is None:
                 raise
             raise ConfigurationError(problem) from error
+
+    def revisions(self, service: Service, owner: Address, lane: Address) -> Sequence[Revision]:
+        from coordinator.migrations.histories import revisions_of
+
+        return revisions_of(self.dialect, service, owner, lane)
 
 
 def _as_text(text: Any) -> Any:
