@@ -195,6 +195,49 @@ def test_a_lane_s_account_takes_nothing_of_another_lane(system: System) -> None:
                 assert refused.value.reply_code == ACCESS_REFUSED, (queue, number, refused.value)
 
 
+def test_what_a_lane_s_account_can_do_with_the_exchanges_is_what_the_documents_say(system: System) -> None:
+    """docs/SECURITY.md, Limits."""
+    system.prepare("users", "payments")
+    system.start_coordinators("users", "payments")
+    url = as_account(system.environment["AMQP_URL"], lane_account("users"))
+    copies = dead_queue_name("users")
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        for exchange in (WRITES_EXCHANGE, SYSTEM_EXCHANGE, DEAD_EXCHANGE):
+            channel.queue_bind(copies, exchange, "payments")
+        channel.exchange_bind(SYSTEM_EXCHANGE, WRITES_EXCHANGE, "payments")
+        attempts: list[Callable[[Any], object]] = [
+            lambda channel: channel.queue_bind(queue_name("payments"), WRITES_EXCHANGE, "users"),
+            lambda channel: channel.exchange_bind("amq.direct", WRITES_EXCHANGE, "payments"),
+            lambda channel: publish(channel, WRITES_EXCHANGE, "payments"),
+            lambda channel: channel.queue_declare("mine"),
+        ]
+        for number, attempt in enumerate(attempts):
+            other = connection.channel()
+            other.confirm_delivery()
+            with pytest.raises(ChannelClosedByBroker) as refused:
+                attempt(other)
+            assert refused.value.reply_code == ACCESS_REFUSED, number
+    with pika.BlockingConnection(pika.URLParameters(system.administrators["AMQP_URL"])) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        publish(channel, WRITES_EXCHANGE, "payments")
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        wait_until(lambda: channel.basic_get(copies, auto_ack=True)[0] is not None, "a copy of what payments is sent")
+        channel.exchange_delete(WRITES_EXCHANGE)
+
+    def is_back() -> bool:
+        with pika.BlockingConnection(pika.URLParameters(system.administrators["AMQP_URL"])) as connection:
+            try:
+                connection.channel().exchange_declare(WRITES_EXCHANGE, passive=True)
+            except ChannelClosedByBroker:
+                return False
+            return True
+
+    wait_until(is_back, "the exchange is made again")
+
+
 def test_an_operators_account_asks_about_queues_and_takes_nothing_of_them(system: System, urls: dict[str, str]) -> None:
     """On a broker that answers only those who have a right on the queue, too."""
     system.prepare("payments")
