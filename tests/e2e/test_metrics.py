@@ -1,17 +1,22 @@
 """What processes expose at /metrics: what OPERATING says, and what happens to a lane."""
 
 import asyncio
+import json
 import urllib.request
 from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 import aiohttp
 import pika
 import pytest
+from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
+from coordinator.cli import cli
 from coordinator.operate.open import lane_admin
 from coordinator.runtime.clock import utc_now
+from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE
 from tests.support.callers import HEADERS
 from tests.support.operating import listed_metrics
 from tests.support.system import System, wait_ready, wait_until
@@ -147,3 +152,40 @@ def test_types_that_strangers_make_up_make_no_series(system: System) -> None:
     assert len(exposed(url)["coordinator_lane_commands_total"][1]) <= 2
     # Counted again at the next look.
     until(lambda: value(url, "coordinator_lane_dead_letter_rows", lane="users") == 50, "their letters are counted")
+
+
+def test_a_command_that_waits_for_an_earlier_one_of_its_session_is_seen_within_5_s(system: System) -> None:
+    system.prepare("users")
+    process, ready_url = system.launch_coordinator("users", {"LANE_GAP_TIMEOUT_S": "60"})
+    wait_ready(ready_url, process)
+    url = ready_url.removesuffix("/readyz")
+
+    def send(number: int) -> None:
+        properties = pika.BasicProperties(
+            message_id=str(uuid4()),
+            type="users.ghost",
+            headers={"publisher": "a-session", "publisher-seq": number},
+        )
+        with system.broker() as channel:
+            channel.basic_publish(WRITES_EXCHANGE, "users", b"{}", properties, mandatory=True)
+
+    def reason() -> str | None:
+        with urllib.request.urlopen(ready_url, timeout=5) as answer:
+            said: str | None = json.loads(answer.read())["reason"]
+            return said
+
+    def status() -> Any:
+        arguments = ["status", "users", "--coordinator", url, "--json"]
+        ran = CliRunner().invoke(cli, arguments, env=system.operator_environment)
+        return json.loads(ran.stdout)[0]
+
+    waited = "coordinator_lane_session_wait_seconds"
+    assert value(url, waited, lane="users") == 0
+    send(2)
+    wait_until(lambda: reason() is not None, "it is said", timeout_s=5)
+    assert "for an earlier command of its publisher session" in str(reason())
+    assert 2.5 < (value(url, waited, lane="users") or 0) < 10
+    seen = status()
+    assert (seen["state"], "publisher session" in seen["why"]) == ("stuck", True), seen
+    send(1)
+    until(lambda: value(url, waited, lane="users") == 0 and reason() is None, "it goes on")
