@@ -17,7 +17,6 @@ SEND_ONE: Final = (
     "send the lane a command, and look again: coordinator drain {lane} --timeout-s 5; or name the coordinator that has "
     "it (--coordinator URL)"
 )
-_SENT: Final = "have that sent, if its publisher has it: else the lane gives it up, and goes on by itself"
 
 
 def lane_why(condition: LaneCondition) -> str:
@@ -42,9 +41,17 @@ def lane_todo(condition: LaneCondition) -> str | None:
             # Where all are named, and answer, nothing is away.
             return SEND_ONE.format(lane=lane) if condition.why == UNSEEN_ACTIVE else ASK_OTHERS
         case "stuck":
-            waits = bool(condition.why and SESSION_GAP in condition.why)
-            return _SENT if waits else f"look at the coordinator of lane {lane}: its /readyz and its log say why"
+            return _stuck_todo(condition)
     return None
+
+
+def _stuck_todo(condition: LaneCondition) -> str:
+    if condition.why and SESSION_GAP in condition.why:
+        return "have that sent, if its publisher has it: else the lane gives it up, and goes on by itself"
+    # One process says it in its metrics alone.
+    waits = f"; or the first command waits {SESSION_GAP} (coordinator_lane_session_wait_seconds)"
+    where = f"look at the coordinator of lane {condition.lane}: its /readyz and its log say why"
+    return f"{where}{waits if condition.is_local else ''}"
 
 
 def _start(condition: LaneCondition) -> str:

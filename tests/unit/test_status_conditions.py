@@ -140,7 +140,9 @@ def test_a_lane_whose_batches_take_long_is_not_called_stuck_after_a_short_look(m
     settles = False
     stuck = look_at(["users"], [])["users"]
     assert (stuck.state, stuck.why) == ("stuck", "3 wait, and nothing is settled")
-    assert "may wait for an earlier one of its publisher session, for LANE_GAP_TIMEOUT_S" in waiting_words([stuck])
+    assert "its /readyz and its log say why)" in waiting_words([stuck])
+    local = msgspec.structs.replace(stuck, is_local=True)
+    assert "or the first command waits for an earlier command of its publisher session" in waiting_words([local])
 
 
 def test_a_queue_that_is_full_is_said_of_its_lane() -> None:
