@@ -181,7 +181,7 @@ def revisions_of(dialect: Dialect, service: Service, owner: Address, lane: Addre
         engine = dialect.engine(owner)
     try:
         with engine.connect() as connection:
-            if inspect(connection).has_table(lane_tables.LEASE_TABLE):
+            if inspect(connection).has_table(LEASE_TABLE):
                 check_lane(connection.execute(select(_LEASE.c.lane)).scalars(), service.lane, is_migration=True)
             return [revision for revision, _ in _revisions(connection, service)]
     finally:
