@@ -13,7 +13,6 @@ from msgspec import Struct
 from coordinator.access.secret_times import SecretTimes
 from coordinator.client.database import LaneElsewhere
 from coordinator.client.idempotency_secrets import LaneSecrets
-from coordinator.protocol.actors import logged_text
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.descriptions import described
@@ -124,8 +123,8 @@ class KeyedIds:
         return ids
 
     def _logged(self, principal: Principal | None) -> tuple[str | None, ...]:
-        own = None if principal is None else logged_text(principal)
-        return (own,) if self._account is None else (own, logged_text(self._account))
+        own = None if principal is None else principal.as_logged
+        return (own,) if self._account is None else (own, self._account.as_logged)
 
     def _known(self) -> tuple[IdempotencySecret, ...]:
         known = self._times.at(time.monotonic())

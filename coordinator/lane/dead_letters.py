@@ -13,7 +13,6 @@ from msgspec import UNSET
 from coordinator.lane.control import DeadEffect
 from coordinator.lane.delivery import OldLetter
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.protocol.actors import encoded_actor
 from coordinator.protocol.wire import CommandMessage, Defect, options_of
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.principal import BROKER_USER
@@ -208,7 +207,7 @@ def source_of_nameless(message: CommandMessage, defect: Defect | None, target: s
     conditions = (message.deadline_ms, message.expected_version, message.continuation)
     # As releases without versions have it.
     version = () if message.command_version is None else (message.command_version,)
-    actor = () if message.actor is None else (encoded_actor(message.actor),)
+    actor = () if message.actor is None else (message.actor.as_json,)
     parts = (target, message.type, message.origin, code, *conditions, *version, *actor)
     digest = hashlib.blake2b("".join(f"{part}\n" for part in parts).encode(), digest_size=16)
     digest.update(message.arguments)

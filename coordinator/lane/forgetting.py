@@ -19,7 +19,6 @@ from coordinator.lane.parking import Parking, message_of, prepared
 from coordinator.lane.request import Handlers
 from coordinator.lane.subjects import Subjects, digest_of, is_of_emitted
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.protocol.actors import logged_text
 from coordinator.service.continuation import Emission
 from coordinator.service.errors import Rejected
 from coordinator.service.ids import system_command_id
@@ -79,7 +78,7 @@ class Forgetting:
         parked = [
             row.command_id
             for row in self._parking.rows.values()
-            if (actor := message_of(row).actor) is not None and logged_text(actor) == his
+            if (actor := message_of(row).actor) is not None and actor.as_logged == his
         ]
         # His name would stay in the log.
         _refuse_parked(parked, "the one who asked")
@@ -294,12 +293,12 @@ class Forgetting:
 def names(letter: DeadLetter, his: str) -> bool:
     """Whether a dead letter says that he asked, whom the log would have so."""
     actor = Options.decode(letter.options).actor
-    return actor is not None and logged_text(actor) == his
+    return actor is not None and actor.as_logged == his
 
 
 def _logged(subject: str, tenant: str) -> str:
     """As the log has him: a subject is somebody only with its tenant."""
-    return logged_text(Principal(subject=subject, tenant=tenant or None))
+    return Principal(subject=subject, tenant=tenant or None).as_logged
 
 
 def _refuse_parked(parked: Sequence[str], whose: str) -> None:

@@ -17,7 +17,7 @@ from coordinator.lane.authors import reference
 from coordinator.lane.request import Handlers, Request, is_same, prepare
 from coordinator.lane.row_texts import row_text
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.protocol.actors import HEADER_ACTOR, Logged, encoded_actor, logged_actor
+from coordinator.protocol.actors import HEADER_ACTOR, Logged, logged_actor
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack, sender_of, with_sender
@@ -302,7 +302,7 @@ def _row(request: Request, key: str, position: int, now: datetime) -> ParkedComm
         error_code=None,
         error_message=None,
         parked_at=now,
-        actor=None if message.actor is None else encoded_actor(message.actor),
+        actor=None if message.actor is None else message.actor.as_json,
         sender=sender_of(message),
     )
 

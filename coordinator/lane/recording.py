@@ -15,7 +15,6 @@ from coordinator.lane.request import Request
 from coordinator.lane.subjects import entries_of
 from coordinator.lane.trying import Verdict
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.protocol.actors import logged_text
 from coordinator.protocol.fields import TYPE
 from coordinator.protocol.wire import Defect
 from coordinator.service.commands import Command
@@ -43,7 +42,7 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
         error_code=verdict.code,
         error_message=text,
         settled_at=basis.work.now,
-        actor=None if message.actor is None else logged_text(message.actor),
+        actor=None if message.actor is None else message.actor.as_logged,
         passage=_passage(basis.work, request, is_applied=verdict.status == "applied"),
     )
     if verdict.status == "applied" and basis.work.audited:

@@ -6,7 +6,7 @@ from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.follow_up import continuation_of
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request
-from coordinator.protocol.actors import is_anothers, logged_text
+from coordinator.protocol.actors import is_anothers
 from coordinator.protocol.fingerprints import UNKEYED
 from coordinator.protocol.wire import Defect
 from coordinator.service.continuation import continued
@@ -54,7 +54,7 @@ def _may_know(entry: LogEntry, request: Request) -> bool:
     Anybody else learns that the id is taken and nothing more: not whether that command is settled, nor its place.
     """
     message = request.message
-    return message.origin == "system" or (message.actor is not None and logged_text(message.actor) == entry.actor)
+    return message.origin == "system" or (message.actor is not None and message.actor.as_logged == entry.actor)
 
 
 def mismatched(basis: Basis, request: Request, known: str) -> Fate:

@@ -22,7 +22,6 @@ from coordinator.operate.forget_waiting import note_asked
 from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operate.output import CommandRefused
-from coordinator.protocol.actors import logged_text
 from coordinator.service.commands import INTEGER_MAX, validated
 from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import FORGOTTEN
@@ -48,7 +47,7 @@ class Whose(Struct, frozen=True):
     @property
     def logged(self) -> str:
         """As the log has him."""
-        return logged_text(self.principal)
+        return self.principal.as_logged
 
 
 class AskedFor(Struct):

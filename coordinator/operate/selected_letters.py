@@ -14,7 +14,7 @@ from coordinator.operate import output
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, Misused
 from coordinator.operate.reasons import told_of
-from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
+from coordinator.protocol.actors import HEADER_ACTOR
 from coordinator.protocol.fields import OPTIONS
 from coordinator.protocol.senders import HEADER_SENDER
 from coordinator.protocol.wire import HEADER_REPLAYED
@@ -238,7 +238,7 @@ def _options(row: DeadLetter) -> dict[str, object]:
     options = Options.decode(row.options)
     known = {field.name: getattr(options, field.attribute, None) for field in OPTIONS}
     known[HEADER_REPLAYED] = options.replayed or None
-    known[HEADER_ACTOR] = None if options.actor is None else msgspec.Raw(encoded_actor(options.actor).encode())
+    known[HEADER_ACTOR] = None if options.actor is None else msgspec.Raw(options.actor.as_json.encode())
     known[HEADER_SENDER] = options.sender
     return {name: value for name, value in known.items() if value is not None}
 

@@ -31,7 +31,6 @@ _REMEMBERED_MAX: Final = 1000
 _PLACES: Final[dict[int | None, str]] = {None: "null", **{place: str(place) for place in range(10_000)}}
 """How each place is written."""
 
-_encode = msgspec.json.Encoder(order="deterministic").encode
 _actor_decoder = msgspec.json.Decoder(Principal)
 
 
@@ -60,12 +59,6 @@ class UnreadableActor(ValueError):
     """Raised for a text that names nobody; it says why."""
 
 
-@lru_cache(maxsize=_REMEMBERED_MAX)
-def encoded_actor(actor: Principal) -> str:
-    """As JSON text: of the same actor always the same."""
-    return _encode(actor).decode()
-
-
 class HeaderRoom:
     """The room in one header, as its commands are added: of the first one there always is enough."""
 
@@ -80,18 +73,13 @@ class HeaderRoom:
         used_bytes = self._used_bytes + _PLACE_BYTES
         is_new = actor is not None and actor not in self._actors
         if actor is not None and is_new:
-            used_bytes += _encoded_bytes(actor) + 1
+            used_bytes += actor.json_bytes + 1
         if self._used_bytes and used_bytes > ACTORS_BYTES_MAX:
             return False
         if actor is not None and is_new:
             self._actors.add(actor)
         self._used_bytes = used_bytes
         return True
-
-
-@lru_cache(maxsize=_REMEMBERED_MAX)
-def _encoded_bytes(actor: Principal) -> int:
-    return len(encoded_actor(actor).encode())
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
@@ -112,9 +100,9 @@ def encoded_actors(actors: Sequence[Principal | None]) -> dict[str, Any]:
         return {}
     if len(places) == 1 and None not in of:
         (only,) = places
-        return {HEADER_ACTOR: encoded_actor(only)}
+        return {HEADER_ACTOR: only.as_json}
     # Written by hand: their texts are there.
-    listed, placed = ",".join(map(encoded_actor, places)), ",".join(map(_PLACES.__getitem__, of))
+    listed, placed = ",".join([actor.as_json for actor in places]), ",".join(map(_PLACES.__getitem__, of))
     return {HEADER_ACTORS: f'{{"actors":[{listed}],"of":[{placed}]}}'}
 
 
@@ -137,18 +125,12 @@ def _checked(actor: Principal, *, may_be_broker_user: bool) -> Principal:
     return actor
 
 
-@lru_cache(maxsize=_REMEMBERED_MAX)
-def logged_text(actor: Principal) -> str:
-    """An actor as the log has him: his subject and his tenant."""
-    return _encode(Logged(actor.subject, actor.tenant)).decode()
-
-
 def logged_actor(text: str) -> Logged:
-    """The inverse. Raises msgspec.MsgspecError."""
+    """An actor by his `Principal.as_logged`. Raises msgspec.MsgspecError."""
     return _logged_decoder.decode(text)
 
 
 def is_anothers(logged: str | None, actor: Principal | None) -> bool:
     """Whether a command, of which the log has this actor, is not for this one to know of: the same subject and tenant
     may, and anybody where nobody was known."""
-    return logged is not None and (actor is None or logged_text(actor) != logged)
+    return logged is not None and (actor is None or actor.as_logged != logged)

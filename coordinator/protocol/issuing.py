@@ -4,13 +4,11 @@ A lane that gets messages of strangers from a broker checks them again (`decodin
 the outcome.
 """
 
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final, get_args
 
 import msgspec
 
-from coordinator.protocol.actors import encoded_actor
 from coordinator.protocol.fields import ID, OPTIONS, TYPE
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import InvalidCommand
@@ -21,8 +19,6 @@ from coordinator.service.trace_context import checked_tracestate
 
 _check_id, _check_type = ID.form.check, TYPE.form.check
 _ORIGINS: Final = get_args(Origin)
-_REMEMBERED_MAX: Final = 1000
-"""Of how many actors it is remembered what is wrong with them: a busy gateway's principals come again and again."""
 _options_of = attrgetter(*(field.attribute for field in OPTIONS))
 _NO_OPTIONS: Final = (None,) * len(OPTIONS)
 
@@ -79,20 +75,14 @@ def _check_content(message: CommandMessage) -> None:
 def _check_actor(actor: Principal, origin: Origin) -> None:
     """Raises InvalidCommand. What the system passes on may be a user's of RabbitMQ."""
     try:
-        defect = _actor_defect(actor, origin == "system")
+        is_one = isinstance(actor, Principal) and bool(actor.as_json)
+        defect = actor.defect if origin == "public" else defect_of(actor, may_be_broker_user=True)
     except (TypeError, AttributeError, ValueError):
-        raise _invalid("invalid_actor", "actor", "a Principal with texts as its names and scopes", actor) from None
+        is_one, defect = False, None
+    if not is_one:
+        raise _invalid("invalid_actor", "actor", "a Principal with texts as its names and scopes", actor)
     if defect is not None:
         raise InvalidCommand(f"the actor {actor.subject[:100]!a}: {defect}", code="invalid_actor", field="actor")
-
-
-@lru_cache(maxsize=_REMEMBERED_MAX)
-def _actor_defect(actor: Principal, may_be_broker_user: bool, /) -> str | None:
-    """What is wrong with him, in words. Raises TypeError, AttributeError or ValueError for what is no Principal."""
-    if not isinstance(actor, Principal):
-        raise TypeError(actor)
-    encoded_actor(actor)
-    return defect_of(actor, may_be_broker_user=may_be_broker_user)
 
 
 def _invalid(code: str, name: str, words: str | None, value: object) -> InvalidCommand:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor, encoded_actors
+from coordinator.protocol.actors import HEADER_ACTOR, encoded_actors
 from coordinator.protocol.fields import OPTIONS, ORIGIN, with_fields
 from coordinator.protocol.senders import HEADER_SENDER, actor_of, says_stranger, sender_words
 from coordinator.protocol.tracestates import HEADER_TRACESTATE, encoded_tracestates
@@ -165,7 +165,7 @@ def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str
     if message.result_of is not None:
         headers[HEADER_RESULT_OF] = message.result_of
     if message.actor is not None:
-        headers[HEADER_ACTOR] = encoded_actor(message.actor)
+        headers[HEADER_ACTOR] = message.actor.as_json
     return headers
 
 

@@ -1,8 +1,9 @@
 """Principals: who asks for something, as whoever checked his credentials has found."""
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from coordinator.service.text import is_encodable, normalized, unassigned_in, unseen_in
@@ -18,12 +19,15 @@ _REMEMBERED_MAX: Final = 1000
 BROKER_USER: Final = "amqp:"
 """The beginning of the subjects of RabbitMQ's accounts: no credential's may begin so, or it could pass for one."""
 
+_encode = msgspec.json.Encoder(order="deterministic").encode
 
-class Principal(Struct, frozen=True, kw_only=True, cache_hash=True):
+
+class Principal(Struct, frozen=True, kw_only=True, cache_hash=True, dict=True):
     """Who asks.
 
     `subject` names him within this deployment: the `sub` of a token, or what an API key was made for. `tenant` is the
     customer for whom he acts; None: there are none. `scopes` are what his credential is good for, as its issuer says.
+    He keeps the texts that stand for him: a busy process meets him again and again.
     """
 
     subject: str
@@ -34,6 +38,33 @@ class Principal(Struct, frozen=True, kw_only=True, cache_hash=True):
         """Raises TypeError: in a text `in` would find a part of a scope."""
         if not isinstance(self.scopes, frozenset):
             raise TypeError(f"the scopes of a Principal are a frozenset of texts, not {self.scopes!r:.100}")
+
+    @cached_property
+    def as_json(self) -> str:
+        """JSON text of all of him: of the same principal always the same.
+
+        Raises TypeError and ValueError for what no JSON can have.
+        """
+        return _encode(self).decode()
+
+    @cached_property
+    def defect(self) -> str | None:
+        """What is wrong with one whom somebody has named who is not the system, in words; None: nothing."""
+        return defect_of(self)
+
+    @cached_property
+    def json_bytes(self) -> int:
+        """How many bytes that text has."""
+        return len(self.as_json.encode())
+
+    @cached_property
+    def as_logged(self) -> str:
+        """The JSON text by which logs know him: his subject, and his tenant if he has one.
+
+        What his credential was good for then is not what he is good for now.
+        """
+        names = {"subject": self.subject} if self.tenant is None else {"subject": self.subject, "tenant": self.tenant}
+        return _encode(names).decode()
 
 
 class UnbelievedAccount(Principal, frozen=True, kw_only=True, cache_hash=True):

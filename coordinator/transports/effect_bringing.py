@@ -11,7 +11,7 @@ import structlog
 
 from coordinator.client.publish_spans import publish_span_of
 from coordinator.lane.control import DeadEffect
-from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
+from coordinator.protocol.actors import HEADER_ACTOR
 from coordinator.protocol.attempted import Attempted, attempted_of
 from coordinator.protocol.fields import VERSION
 from coordinator.protocol.tracestates import HEADER_TRACESTATE
@@ -111,7 +111,7 @@ def headers_of_carrier(message: CommandMessage) -> dict[str, Any]:
     """The headers of a message of ours: who asked for it, its trace, and the effect whose result it is."""
     headers: dict[str, Any] = {}
     if message.actor is not None:
-        headers[HEADER_ACTOR] = encoded_actor(message.actor)
+        headers[HEADER_ACTOR] = message.actor.as_json
     if message.traceparent is not None:
         headers[HEADER_TRACEPARENT] = message.traceparent
     if message.tracestate is not None:

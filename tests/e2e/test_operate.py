@@ -20,7 +20,7 @@ from sqlalchemy import text
 
 from coordinator.cli import EXIT_CONFIGURATION, cli
 from coordinator.operate.output import as_user
-from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
+from coordinator.protocol.actors import HEADER_ACTOR
 from coordinator.protocol.fingerprints import UNKEYED
 from coordinator.protocol.wire import CommandMessage, encode_pack
 from coordinator.registry import registry
@@ -104,7 +104,7 @@ def enqueue(system: System, lane: str, command_type: str, body: bytes, **propert
     command_id = str(uuid4())
     with system.broker() as channel:
         channel.confirm_delivery()
-        asked = {"user_id": system.account, "headers": {HEADER_ACTOR: encoded_actor(CALLER)}}
+        asked = {"user_id": system.account, "headers": {HEADER_ACTOR: CALLER.as_json}}
         fields = {"message_id": command_id, "type": command_type, **asked, **properties}
         channel.basic_publish("writes", lane, body, pika.BasicProperties(**fields), mandatory=True)
     return command_id

@@ -14,7 +14,7 @@ import pytest
 
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import now
-from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
+from coordinator.protocol.actors import HEADER_ACTOR
 from coordinator.stores.admin import LetterQuery
 from coordinator.stores.audit import ActQuery
 from tests.support.browser import Browser, Page, axe, browser, chromium
@@ -56,7 +56,7 @@ async def create(system: System, number: int, *, waits: bool = True) -> str:
 def enqueue(system: System, command_type: str, body: bytes, command_id: str | None) -> None:
     """Past the gateway, which would refuse it."""
     with system.broker() as channel:
-        asked = {"user_id": system.account, "headers": {HEADER_ACTOR: encoded_actor(CALLER)}}
+        asked = {"user_id": system.account, "headers": {HEADER_ACTOR: CALLER.as_json}}
         properties = pika.BasicProperties(message_id=command_id, type=command_type, **asked)
         channel.confirm_delivery()
         channel.basic_publish("writes", LANE, body, properties, mandatory=True)

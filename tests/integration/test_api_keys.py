@@ -26,7 +26,6 @@ from coordinator.client.idempotency_secrets import read_idempotency_secrets
 from coordinator.migrations.migrate import migrate
 from coordinator.operate import output
 from coordinator.operate.output import now
-from coordinator.protocol.actors import logged_text
 from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
@@ -426,7 +425,7 @@ def settle(keys: Keys, *entries: LogEntry) -> None:
 def test_the_log_tells_of_many_commands_at_once_who_asked(keys: Keys) -> None:
     ids = [new_command_id() for _ in range(2 * IDS_AT_ONCE + 10)]
     there = {number: ids[number] for number in (0, 1, IDS_AT_ONCE - 1, IDS_AT_ONCE, len(ids) - 1)}
-    at, actor = now(), logged_text(Principal(subject="ada", tenant="Acme Ltd"))
+    at, actor = now(), Principal(subject="ada", tenant="Acme Ltd").as_logged
     settle(
         keys,
         *(

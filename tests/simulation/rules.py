@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from coordinator.protocol.actors import is_anothers, logged_text
+from coordinator.protocol.actors import is_anothers
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command
 from coordinator.service.outcome import Outcome
@@ -96,7 +96,7 @@ def wrong_actor(message: CommandMessage, entry: LogEntry) -> str | None:
     """Who asked is in the log, of commands with rules."""
     if message.type not in RULED or message.defect is not None:
         return None
-    actor = None if message.actor is None else logged_text(message.actor)
+    actor = None if message.actor is None else message.actor.as_logged
     return None if entry.actor == actor else f"is said to be of {entry.actor}, and is of {actor}"
 
 

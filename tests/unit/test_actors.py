@@ -14,10 +14,8 @@ from coordinator.protocol.actors import (
     HEADER_ACTOR,
     HEADER_ACTORS,
     HeaderRoom,
-    encoded_actor,
     encoded_actors,
     logged_actor,
-    logged_text,
 )
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.fingerprints import UNKEYED
@@ -71,9 +69,7 @@ def received(headers: dict[str, Any], body: bytes = b"{}", **properties: Any) ->
 )
 def test_who_is_believed_when_he_says_who_asks(sender: dict[str, Any], actor: Principal | None) -> None:
     (single,) = received(headers_of(message(ADA)), **sender)
-    pack = received(
-        {HEADER_ACTOR: encoded_actor(ADA)}, encode_pack([message()] * 2), content_type=PACK_CONTENT, **sender
-    )
+    pack = received({HEADER_ACTOR: ADA.as_json}, encode_pack([message()] * 2), content_type=PACK_CONTENT, **sender)
     by_place = received(encoded_actors([ADA, BOB]), encode_pack([message()] * 2), content_type=PACK_CONTENT, **sender)
     assert [each.defect for each in (single, *pack, *by_place)] == [None] * 5
     assert [each.actor for each in (single, *pack, by_place[0])] == [actor] * 4
@@ -101,7 +97,7 @@ def test_an_account_has_the_scopes_that_the_lane_s_settings_give_it_and_a_gatewa
         assert exchange == "writes.system" or dead.actor == single.actor
         return single.actor
 
-    claim = {"actor": encoded_actor(ADA)}
+    claim = {"actor": ADA.as_json}
     billing = Principal(subject="amqp:billing", scopes=frozenset({"payments", "staff"}))
     assert actor_of("billing") == billing
     assert actor_of("billing", **claim) == UnbelievedAccount(subject=billing.subject, scopes=billing.scopes)
@@ -203,7 +199,7 @@ async def test_what_the_system_issues_names_its_account_and_says_no_more(monkeyp
         ({"no-actor": [True]}, ACCOUNT),
         ({"no-actor": None}, ACCOUNT),
         # Who names somebody is not believed because he says that it is nobody.
-        ({"no-actor": True, "actor": encoded_actor(ADA)}, UNBELIEVED),
+        ({"no-actor": True, "actor": ADA.as_json}, UNBELIEVED),
     ],
 )
 def test_whoever_says_that_nobody_asks_is_believed_as_nobody_may_do_less(
@@ -275,8 +271,8 @@ def test_it_is_the_same_command_whoever_asks() -> None:
 
 
 def test_the_log_has_the_subject_and_the_tenant() -> None:
-    assert logged_text(ADA) == '{"subject":"ada","tenant":"acme"}'
-    assert (logged_actor(logged_text(BOB)).subject, logged_actor(logged_text(BOB)).tenant) == ("bob", None)
+    assert ADA.as_logged == '{"subject":"ada","tenant":"acme"}'
+    assert (logged_actor(BOB.as_logged).subject, logged_actor(BOB.as_logged).tenant) == ("bob", None)
 
 
 async def _packs(actors: list[Principal | None]) -> list[list[Principal | None]]:
@@ -355,6 +351,6 @@ def test_a_lane_that_knows_its_gateways_knows_what_comes_from_none_of_them() -> 
         return command.is_strangers
 
     assert (is_strangers("public"), is_strangers(None), is_strangers("users_gateway")) == (True, True, False)
-    assert is_strangers("public", headers={HEADER_ACTOR: encoded_actor(ADA)}), "he is not believed"
+    assert is_strangers("public", headers={HEADER_ACTOR: ADA.as_json}), "he is not believed"
     assert not is_strangers("operator", "writes.system"), "only the system's accounts may publish there"
     assert not is_strangers("public", gateways=""), "it was told of no gateway"

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from coordinator.access.keyed_ids import CLOCKS_DIFFER_S, KeyedIds, SecretsUnknown
 from coordinator.client.database import LaneElsewhere
 from coordinator.client.idempotency_secrets import LaneSecrets
-from coordinator.protocol.actors import logged_text
 from coordinator.service.errors import DatabaseUnavailable, InvalidCommand
 from coordinator.service.ids import command_id_for, is_system_id, is_uuid, scoped_command_id_for
 from coordinator.service.principal import Principal
@@ -89,10 +88,8 @@ async def test_the_highest_secret_is_in_use_and_the_others_are_those_of_before()
 
 
 COUNTED_S = timedelta(seconds=SECRET_COUNTS_S + SECRET_SETTLES_S + CLOCKS_DIFFER_S)
-OWN = logged_text(Principal(subject="ada", tenant="acme"))
-OTHERS = [
-    logged_text(Principal(subject=subject, tenant=tenant)) for subject, tenant in (("eve", "acme"), ("ada", None))
-]
+OWN = Principal(subject="ada", tenant="acme").as_logged
+OTHERS = [Principal(subject=subject, tenant=tenant).as_logged for subject, tenant in (("eve", "acme"), ("ada", None))]
 
 
 async def test_under_an_id_of_a_former_secret_a_principal_finds_what_is_his_own_of_that_time() -> None:
@@ -104,7 +101,7 @@ async def test_under_an_id_of_a_former_secret_a_principal_finds_what_is_his_own_
         assert of_first.is_of(OWN, NOW - timedelta(days=1))
         assert of_first.is_of(OWN, NOW + COUNTED_S), "it counted on, and the clocks of machines differ"
         assert not of_first.is_of(OWN, NOW + COUNTED_S + timedelta(milliseconds=1))
-        for actor in (None, *OTHERS, logged_text(Principal(subject="amqp:gateway"))):
+        for actor in (None, *OTHERS, Principal(subject="amqp:gateway").as_logged):
             assert not of_first.is_of(actor, NOW - timedelta(days=1))
         await ids.close()
 
@@ -116,7 +113,7 @@ async def test_under_an_id_without_a_secret_he_finds_what_nobody_asked_for_who_w
     # A gateway may have let everybody in afterwards.
     assert former.is_of(None, NOW - timedelta(days=1))
     assert former.is_of(None, NOW + timedelta(days=1))
-    for actor in (OWN, *OTHERS, logged_text(Principal(subject="amqp:gateway"))):
+    for actor in (OWN, *OTHERS, Principal(subject="amqp:gateway").as_logged):
         assert not former.is_of(actor, NOW - timedelta(days=1))
     await ids.close()
 
@@ -167,9 +164,9 @@ async def test_what_a_lane_has_as_its_gateways_own_is_his_who_asks_that_gateway(
     ids = KeyedIds(read, account="gateway")
     await ids.start()
     (former,) = ids.former_ids_for(ADA, "seats", "k")
-    assert former.is_of(logged_text(Principal(subject="amqp:gateway")), NOW)
-    assert former.is_of(logged_text(ADA), NOW)
-    assert not former.is_of(logged_text(Principal(subject="amqp:other")), NOW)
+    assert former.is_of(Principal(subject="amqp:gateway").as_logged, NOW)
+    assert former.is_of(ADA.as_logged, NOW)
+    assert not former.is_of(Principal(subject="amqp:other").as_logged, NOW)
     await ids.close()
 
 

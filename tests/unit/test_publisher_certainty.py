@@ -14,7 +14,6 @@ from pika.exceptions import ChannelWrongStateError
 import coordinator.transports.brokered_writes as writes_module
 import coordinator.transports.lost_outcomes as lost_module
 from coordinator.client.command_log import Asked, Passed
-from coordinator.protocol.actors import logged_text
 from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.protocol.outcomes import encode_outcome
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage
@@ -133,7 +132,7 @@ class AdasLog:
             result='{"secret":1}',
             error_code=None,
             error_message=None,
-            actor=logged_text(ADA),
+            actor=ADA.as_logged,
             settled_at=datetime.now(UTC),
         )
 

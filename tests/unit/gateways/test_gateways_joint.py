@@ -14,7 +14,6 @@ from coordinator.client.database import close_database, open_database
 from coordinator.http.app import Gateway, ServedGateway, create_joint_app
 from coordinator.http.operations import CHECKS, Check
 from coordinator.http.server import create_runner
-from coordinator.protocol.actors import logged_text
 from coordinator.registry import registry
 from coordinator.runtime.settings import GatewaySettings, LaneSettings
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
@@ -92,7 +91,7 @@ async def test_each_route_and_each_command_goes_to_its_own_lane(joint: Joint) ->
 
 
 async def test_a_command_is_found_in_whichever_log_has_it_also_where_another_is_away(joint: Joint) -> None:
-    ada = logged_text(Principal(subject="ada"))
+    ada = Principal(subject="ada").as_logged
     joint.payments_log.entries[COMMAND_ID] = settled(type="payments.open", actor=ada)
     response, body = await joint.call("GET", f"/commands/{COMMAND_ID}")
     assert (response.status, body["timeline"]["lane"]) == (200, "payments")
@@ -106,7 +105,7 @@ async def test_a_command_is_found_in_whichever_log_has_it_also_where_another_is_
 
 
 async def test_somebody_else_s_command_of_the_same_id_in_another_lane_hides_nobody_s_own(joint: Joint) -> None:
-    ada, bob = (logged_text(Principal(subject=name)) for name in ("ada", "bob"))
+    ada, bob = (Principal(subject=name).as_logged for name in ("ada", "bob"))
     joint.log.entries[COMMAND_ID] = settled(actor=bob)
     joint.payments_log.entries[COMMAND_ID] = settled(type="payments.open", actor=ada)
     response, body = await joint.call("GET", f"/commands/{COMMAND_ID}")

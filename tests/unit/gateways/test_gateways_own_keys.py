@@ -16,7 +16,6 @@ from coordinator.http.app import ServedGateway
 from coordinator.http.command_ids import OWN_KEYS
 from coordinator.http.found_commands import PRIMARY_LOGS
 from coordinator.http.waiting_requests import WAITING_REQUESTS
-from coordinator.protocol.actors import logged_text
 from coordinator.registry import registry
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import DatabaseUnavailable
@@ -112,7 +111,7 @@ def settle(payments: RunningGateway, command_id: str, subject: str | None, at: d
         error_code=None,
         error_message=None,
         settled_at=at,
-        actor=None if subject is None else logged_text(Principal(subject=subject)),
+        actor=None if subject is None else Principal(subject=subject).as_logged,
     )
 
 
