@@ -57,7 +57,7 @@ class KeySet:
         self._age_s_max = age_s_max
         self._keys: Keys = {}
         self._fetched_at: float | None = None
-        self._good_until_s = -inf
+        self.good_until_s = -inf
         self._tried_at: float | None = None
         self._why: str | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -99,7 +99,7 @@ class KeySet:
 
     def is_too_old(self) -> bool:
         """Whether no key counts: the set could not be fetched for too long, or never."""
-        return time.monotonic() > self._good_until_s
+        return time.monotonic() > self.good_until_s
 
     @property
     def _is_fetching(self) -> bool:
@@ -134,7 +134,7 @@ class KeySet:
             log.info("token_keys_fetched", source=self._shown, keys=len(keys))
         self._why = None
         self._fetched_at = time.monotonic()
-        self._good_until_s = self._fetched_at + self._age_s_max
+        self.good_until_s = self._fetched_at + self._age_s_max
         if {name: _thumb(key) for name, key in keys.items()} != {name: _thumb(key) for name, key in self._keys.items()}:
             self._keys = keys
             self.generation += 1

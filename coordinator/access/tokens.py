@@ -67,7 +67,7 @@ class Tokens:
         if found is None:
             return None
         principal, expires_at = found
-        return None if expires_at <= time.time() or keys.is_too_old() else principal
+        return None if expires_at <= time.time() or time.monotonic() > keys.good_until_s else principal
 
     async def principal_of(self, credential: str) -> Principal:
         known = self.known(credential)

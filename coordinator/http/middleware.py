@@ -24,6 +24,7 @@ from coordinator.http.waiting_requests import hold_back, room_for_read
 from coordinator.runtime.telemetry import begin_stages, span_within
 from coordinator.service.errors import CommandFailed, CommandPending, CommandRejected, OutcomeUnreadable, UnreadableRow
 from coordinator.service.ids import is_key_id
+from coordinator.service.principal import Principal
 from coordinator.service.trace_context import parsed
 
 _READS: Final = ("GET", "HEAD")
@@ -72,8 +73,10 @@ async def _answered(
 ) -> web.StreamResponse:
     settings = context.settings
     try:
-        if context.authentication is not None and not is_open_to_all(request):
-            await _find_out_who_asks(request, context, context.authentication)
+        authentication = context.authentication
+        if authentication is not None and not is_open_to_all(request):
+            principal = authentication.known(request) or await authentication.principal_of(request)
+            _note_who_asks(context, authentication, principal)
         if context.asked_as is not None:
             check_own_machine(request, context.asked_as)
         await ask_for_body(request, settings.body_bytes_max)
@@ -127,9 +130,9 @@ def _accepted(command_id: str, context: RequestContext) -> web.Response:
     return response
 
 
-async def _find_out_who_asks(request: web.Request, context: RequestContext, authentication: Authentication) -> None:
-    """Raises RequestRefused (401, 429), and Unavailable."""
-    principal = context.principal = authentication.known(request) or await authentication.principal_of(request)
+def _note_who_asks(context: RequestContext, authentication: Authentication, principal: Principal) -> None:
+    """Raises RequestRefused (429)."""
+    context.principal = principal
     # A request is served in a context of its own.
     act_for(principal)
     share = context.share = authentication.limits.share_of(principal)

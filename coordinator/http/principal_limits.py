@@ -110,9 +110,11 @@ class PrincipalShare:
 
     def check_room(self, commands: int) -> None:
         """Raises TooManyRequests where this client may not wait for so many more; for those of one request it may."""
+        if not self._waiting:
+            return
         most = self._limits.in_flight_max
         has_place = self.has_place
-        if not self._waiting or (has_place and (not most or self._commands + commands <= most)):
+        if has_place and (not most or self._commands + commands <= most):
             return
         if has_place:
             text = f"{self._commands} commands of this client are under way here already; {commands} more would be"

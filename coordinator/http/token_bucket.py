@@ -16,29 +16,25 @@ class TokenBucket:
         self._tokens = float(tokens_max)
         self._seen_s = now_s
 
-    def take(self, now_s: float) -> bool:
-        """Take one token; False: there is none."""
-        self._fill(now_s)
-        if self._tokens < 1:
+    def take(self, now_s: float, tokens: int = 1) -> bool:
+        """Take a token, or so many; False: there are not so many."""
+        elapsed_s = now_s - self._seen_s
+        if elapsed_s > 0:
+            self._seen_s = now_s
+            filled = self._tokens + elapsed_s * self._per_s
+            self._tokens = filled if filled < self._tokens_max else float(self._tokens_max)
+        if self._tokens < tokens:
             return False
-        self._tokens -= 1
+        self._tokens -= tokens
         return True
 
     def owes(self, now_s: float) -> bool:
         """Whether more was paid than was there, and the debt is not over yet."""
-        self._fill(now_s)
-        return self._tokens < 0
+        return not self.take(now_s, 0)
 
     def pay(self, tokens: int) -> None:
         """Take so many more, whether they are there or not."""
         self._tokens -= tokens
-
-    def _fill(self, now_s: float) -> None:
-        elapsed_s = now_s - self._seen_s
-        if elapsed_s > 0:
-            self._seen_s = now_s
-            tokens = self._tokens + elapsed_s * self._per_s
-            self._tokens = tokens if tokens < self._tokens_max else float(self._tokens_max)
 
     @property
     def left(self) -> int:
