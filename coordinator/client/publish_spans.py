@@ -1,4 +1,4 @@
-"""Spans about commands that are handed over, and about the wait for their outcomes."""
+"""Spans about commands that are handed over. Where their outcomes are awaited, they say what these are."""
 
 from collections.abc import Coroutine
 from functools import lru_cache
@@ -10,7 +10,7 @@ from msgspec import Struct
 from coordinator.client.writes import Writes
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.recording import Attributes, CommonAttributes, Recorder, TraceSpan, new_context, recorder
-from coordinator.runtime.telemetry import current_stages
+from coordinator.runtime.telemetry import Stages, current_stages
 from coordinator.service.errors import CommandPending
 from coordinator.service.outcome import Outcome
 from coordinator.service.trace_context import TraceContext, child_span_id, is_unsampled, parsed
@@ -21,6 +21,8 @@ _REMEMBERED_MAX: Final = 1000
 COMMAND_TYPE: Final = "coordinator.command.type"
 COMMAND_STATUS: Final = "coordinator.command.status"
 COMMAND_SEQUENCE: Final = "coordinator.command.sequence"
+WAITED_US: Final = "coordinator.command.waited_us"
+"""How long the outcome was awaited, from when the command was safe."""
 
 
 def messaging(*, is_rabbitmq: bool) -> Attributes:
@@ -29,10 +31,7 @@ def messaging(*, is_rabbitmq: bool) -> Attributes:
 
 
 class PublishSpan(Struct, frozen=True):
-    """The span about one command that is handed over. `cause` is the span that issues it.
-
-    Its id is made from the command's: whoever gets the command knows its cause, and so does whoever repeats it.
-    """
+    """The span about one command that is handed over. `cause` is the span that issues it."""
 
     recording: Recorder
     context: TraceContext
@@ -46,9 +45,19 @@ class PublishSpan(Struct, frozen=True):
         return msgspec.structs.replace(self.message, traceparent=self.context.traceparent)
 
     def end(
-        self, destination: str, attributes: Attributes, ended_ns: int | None = None, error: str | None = None
+        self,
+        destination: str,
+        attributes: Attributes,
+        ended_ns: int | None = None,
+        error: str | None = None,
+        *,
+        status: str | None = None,
+        of_outcome: Attributes = (),
     ) -> None:
-        """It is handed over, or the attempt has failed. `destination` names where to."""
+        """It is handed over, or the attempt has failed. `destination` names where to.
+
+        `status` and `of_outcome` are what is known of its outcome, where that was awaited.
+        """
         message = self.message
         self.recording.note(
             TraceSpan(
@@ -58,15 +67,15 @@ class PublishSpan(Struct, frozen=True):
                 "producer",
                 self.began_ns,
                 self.recording.clock_ns() if ended_ns is None else ended_ns,
-                (("messaging.message.id", message.command_id or ""),),
+                (("messaging.message.id", message.command_id or ""), *of_outcome),
                 error=error,
-                common=_publishing(attributes, destination, message.type or ""),
+                common=_publishing(attributes, destination, message.type or "", status),
             )
         )
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
-def _publishing(attributes: Attributes, destination: str, command_type: str) -> CommonAttributes:
+def _publishing(attributes: Attributes, destination: str, command_type: str, status: str | None) -> CommonAttributes:
     return CommonAttributes(
         (
             *attributes,
@@ -74,17 +83,16 @@ def _publishing(attributes: Attributes, destination: str, command_type: str) -> 
             ("messaging.operation.type", "send"),
             ("messaging.destination.name", destination),
             (COMMAND_TYPE, command_type),
+            *(() if status is None else ((COMMAND_STATUS, status),)),
         )
     )
 
 
-@lru_cache(maxsize=_REMEMBERED_MAX)
-def _waiting(command_type: str, status: str) -> CommonAttributes:
-    return CommonAttributes(((COMMAND_TYPE, command_type), (COMMAND_STATUS, status)))
-
-
 def publish_span_of(message: CommandMessage) -> PublishSpan | None:
-    """The span that begins now; None: nobody wants it."""
+    """The span that begins now; None: nobody wants it.
+
+    Its id is made from the command's: whoever hands the same command on again does it by the same span.
+    """
     recording = recorder()
     if recording is None or message.traceparent is None or is_unsampled(message.traceparent):
         return None
@@ -97,7 +105,7 @@ def publish_span_of(message: CommandMessage) -> PublishSpan | None:
 
 
 class TracedWrites:
-    """Implements `Writes` around another, with a span about each command that is issued and one about its outcome."""
+    """Implements `Writes` around another, with a span about each command that is issued."""
 
     def __init__(self, writes: Writes, attributes: Attributes) -> None:
         """`attributes` are what is said of each command that is handed over (`messaging`)."""
@@ -105,12 +113,12 @@ class TracedWrites:
         self._attributes = attributes
 
     def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Coroutine[Any, Any, Outcome]:
-        span = publish_span_of(message)
-        # No coroutine around another one for the many that nobody wants.
-        return self._writes.issue(lane, message, wait_s) if span is None else self._issue(span, lane, wait_s)
-
-    async def _issue(self, span: PublishSpan, lane: str, wait_s: float | None) -> Outcome:
         stages = current_stages()
+        span = _issuing(message, stages)
+        # No coroutine around another one for the many that nobody wants.
+        return self._writes.issue(lane, message, wait_s) if span is None else self._issue(span, lane, wait_s, stages)
+
+    async def _issue(self, span: PublishSpan, lane: str, wait_s: float | None, stages: Stages | None) -> Outcome:
         before_ms = 0.0 if stages is None else stages.spent_ms.get("publish", 0.0)
         outcome: Outcome | None = None
         error: str | None = None
@@ -130,25 +138,29 @@ class TracedWrites:
         self, lane: str, span: PublishSpan, outcome: Outcome | None, error: str | None, published_ms: float | None
     ) -> None:
         """The transport tells when it was safe; without that there is only the whole time."""
-        recording, now_ns = span.recording, span.recording.clock_ns()
+        now_ns = span.recording.clock_ns()
         if published_ms is None:
             span.end(lane, self._attributes, now_ns, error)
             return
+        # No span of its own about the wait: that would cost as much as this one, and is told in a number.
         safe_ns = min(now_ns, span.began_ns + int(published_ms * 1_000_000))
-        span.end(lane, self._attributes, safe_ns)
-        status = "pending" if outcome is None else outcome.status
-        sequence = None if outcome is None else outcome.sequence
-        attributes: Attributes = () if sequence is None else ((COMMAND_SEQUENCE, sequence),)
-        recording.note(
-            TraceSpan(
-                new_context(span.cause),
-                span.cause.span_id,
-                f"wait {lane}",
-                "internal",
-                safe_ns,
-                now_ns,
-                attributes,
-                error=error,
-                common=_waiting(span.message.type or "", status),
-            )
-        )
+        waited: Attributes = ((WAITED_US, (now_ns - safe_ns) // 1000),)
+        if outcome is None:
+            span.end(lane, self._attributes, safe_ns, error, status="pending", of_outcome=waited)
+            return
+        if outcome.sequence is not None:
+            waited = ((COMMAND_SEQUENCE, outcome.sequence), *waited)
+        span.end(lane, self._attributes, safe_ns, status=outcome.status, of_outcome=waited)
+
+
+def _issuing(message: CommandMessage, stages: Stages | None) -> PublishSpan | None:
+    """The span about a command that is issued now, by the request that is served or another span; None: as there."""
+    recording, traceparent = recorder(), message.traceparent
+    if recording is None or traceparent is None or is_unsampled(traceparent):
+        return None
+    cause = None if stages is None else stages.trace
+    if cause is None or cause.traceparent != traceparent or cause.tracestate != message.tracestate:
+        cause = parsed(traceparent, message.tracestate)
+        if cause is None or not cause.is_sampled:
+            return None
+    return PublishSpan(recording, new_context(cause), cause, message, recording.clock_ns())

@@ -40,7 +40,7 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     trace = span_within(caller)
     # aiohttp serves every request in a task, and so in a context, of its own: there is no need to unbind.
     structlog.contextvars.bind_contextvars(trace_id=trace.trace_id, span_id=trace.span_id)
-    stages, issued = begin_stages(), begin_observing()
+    stages, issued = begin_stages(trace), begin_observing()
     app = request.app
     context = request[CONTEXT] = RequestContext(trace, stages, app, caller)
     in_flight = in_flight_of(context.service)

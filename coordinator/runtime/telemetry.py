@@ -46,9 +46,13 @@ def whole_us(ms: float) -> float:
 
 
 class Stages:
-    """How long one request spent in each stage, in milliseconds."""
+    """How long one request spent in each stage, in milliseconds.
 
-    def __init__(self) -> None:
+    `trace` is the span about the request; None: they are of something else, such as one command of several.
+    """
+
+    def __init__(self, trace: TraceContext | None = None) -> None:
+        self.trace = trace
         self.began_s = self._since = time.perf_counter()
         self.spent_ms: dict[Stage, float] = {}
         self.command_id: str | None = None
@@ -90,9 +94,9 @@ def measured() -> Iterator[Stages]:
         _current.reset(token)
 
 
-def begin_stages() -> Stages:
-    """Collect the stages of the current task from here on."""
-    stages = Stages()
+def begin_stages(trace: TraceContext) -> Stages:
+    """Collect the stages of the current task from here on: it serves the request that this span is about."""
+    stages = Stages(trace)
     _current.set(stages)
     return stages
 

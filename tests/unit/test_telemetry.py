@@ -6,7 +6,7 @@ from coordinator.runtime.telemetry import begin_stages, current_stages, trace_fr
 
 
 def test_stages_are_those_of_the_task_from_where_they_begin() -> None:
-    stages = begin_stages()
+    stages = begin_stages(trace_from(None))
     assert current_stages() is stages
 
 
