@@ -16,6 +16,8 @@ SCOPE: Final = "write-coordinator"
 _KINDS: Final[dict[SpanKind, int]] = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
 _VARINT_LAST: Final = 0x80
 _INT64: Final = (1 << 64) - 1
+_INTEGER: Final = b"\x18"
+"""The tag of an AnyValue's integer."""
 _FLAGS: Final = {f"{flags:02x}": flags for flags in range(256)}
 _TIMES: Final = Struct("<BQBQHI")
 """Of a span: its fields 7 and 8, when it began and ended, and 16, its flags, each behind its tag."""
@@ -100,8 +102,8 @@ def _span_attribute(name: str, value: str | int) -> bytes:
     if isinstance(value, str):
         data = value.encode("utf-8", "replace")
         return _before_text(name, len(data)) + data
-    number = _integer(value)
-    return _before_value(name, len(number)) + number
+    number = _varint(value & _INT64)
+    return _before_integer(name, len(number)) + number
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
@@ -109,6 +111,12 @@ def _before_text(name: str, size_bytes: int) -> bytes:
     """An attribute with a text of so many bytes, without that text."""
     head = _head(1, size_bytes)
     return _before_value(name, len(head) + size_bytes) + head
+
+
+@lru_cache(maxsize=_REMEMBERED_MAX)
+def _before_integer(name: str, size_bytes: int) -> bytes:
+    """An attribute with an integer of so many bytes, without that integer."""
+    return _before_value(name, 1 + size_bytes) + _INTEGER
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
@@ -130,7 +138,7 @@ def _attribute(name: str, value: str | int) -> bytes:
 
 def _integer(value: int) -> bytes:
     """An AnyValue."""
-    return b"\x18" + _varint(value & _INT64)
+    return _INTEGER + _varint(value & _INT64)
 
 
 def _text(number: int, text: str) -> bytes:

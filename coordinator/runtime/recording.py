@@ -95,10 +95,9 @@ class Recorder:
 
     def take(self, spans_max: int) -> list[TraceSpan]:
         """The spans that have waited longest."""
-        taken: list[TraceSpan] = []
-        while self._queue and len(taken) < spans_max:
-            taken.append(self._queue.popleft())
-        return taken
+        # Others only add meanwhile.
+        queue = self._queue
+        return [queue.popleft() for _ in range(min(spans_max, len(queue)))]
 
     def begin_again(self, wake: Callable[[], object]) -> None:
         """In a forked process, what waits is its parent's."""
