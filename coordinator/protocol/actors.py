@@ -83,7 +83,7 @@ class HeaderRoom:
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
-def decoded_actor(text: str, *, may_be_broker_user: bool) -> Principal:
+def decoded_actor(text: str, may_be_broker_user: bool, /) -> Principal:
     """Raises UnreadableActor."""
     try:
         actor = _actor_decoder.decode(text)
@@ -112,7 +112,7 @@ def decoded_actors(text: str, *, may_be_broker_user: bool) -> list[Principal | N
         read = _actors_decoder.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UnreadableActor(str(error)) from None
-    actors = [decoded_actor(bytes(each).decode(), may_be_broker_user=may_be_broker_user) for each in read.actors]
+    actors = [decoded_actor(bytes(each).decode(), may_be_broker_user) for each in read.actors]
     if any(place is not None and not 0 <= place < len(actors) for place in read.of):
         raise UnreadableActor(f"`of` has a place that is not one of the {len(actors)} `actors`")
     return [None if place is None else actors[place] for place in read.of]

@@ -80,7 +80,7 @@ def _claimed(envelope: Envelope, count: int) -> Sequence[Principal | None]:
     """By place. Raises UnreadableActor."""
     for_all, by_place = envelope.headers.get(HEADER_ACTOR), envelope.headers.get(HEADER_ACTORS)
     if by_place is None:
-        return [decoded_actor(_text(for_all), may_be_broker_user=envelope.is_system)] * count
+        return [decoded_actor(_text(for_all), envelope.is_system)] * count
     if for_all is not None:
         raise UnreadableActor(f"{HEADER_ACTOR} and {HEADER_ACTORS} exclude each other")
     actors = decoded_actors(_text(by_place), may_be_broker_user=envelope.is_system)
