@@ -1,4 +1,4 @@
-"""Spans about commands that are handed over. Where their outcomes are awaited, they say what these are."""
+"""Spans about commands that are handed over, and about the wait for their outcomes."""
 
 from collections.abc import Coroutine
 from functools import lru_cache
@@ -21,8 +21,6 @@ _REMEMBERED_MAX: Final = 1000
 COMMAND_TYPE: Final = "coordinator.command.type"
 COMMAND_STATUS: Final = "coordinator.command.status"
 COMMAND_SEQUENCE: Final = "coordinator.command.sequence"
-WAITED_US: Final = "coordinator.command.waited_us"
-"""How long the outcome was awaited, from when the command was safe."""
 
 
 def messaging(*, is_rabbitmq: bool) -> Attributes:
@@ -50,14 +48,8 @@ class PublishSpan(Struct, frozen=True):
         attributes: Attributes,
         ended_ns: int | None = None,
         error: str | None = None,
-        *,
-        status: str | None = None,
-        of_outcome: Attributes = (),
     ) -> None:
-        """It is handed over, or the attempt has failed. `destination` names where to.
-
-        `status` and `of_outcome` are what is known of its outcome, where that was awaited.
-        """
+        """It is handed over, or the attempt has failed. `destination` names where to."""
         message = self.message
         self.recording.note(
             TraceSpan(
@@ -67,15 +59,15 @@ class PublishSpan(Struct, frozen=True):
                 "producer",
                 self.began_ns,
                 self.recording.clock_ns() if ended_ns is None else ended_ns,
-                (("messaging.message.id", message.command_id or ""), *of_outcome),
+                (("messaging.message.id", message.command_id or ""),),
                 error=error,
-                common=_publishing(attributes, destination, message.type or "", status),
+                common=_publishing(attributes, destination, message.type or ""),
             )
         )
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
-def _publishing(attributes: Attributes, destination: str, command_type: str, status: str | None) -> CommonAttributes:
+def _publishing(attributes: Attributes, destination: str, command_type: str) -> CommonAttributes:
     return CommonAttributes(
         (
             *attributes,
@@ -83,9 +75,13 @@ def _publishing(attributes: Attributes, destination: str, command_type: str, sta
             ("messaging.operation.type", "send"),
             ("messaging.destination.name", destination),
             (COMMAND_TYPE, command_type),
-            *(() if status is None else ((COMMAND_STATUS, status),)),
         )
     )
+
+
+@lru_cache(maxsize=_REMEMBERED_MAX)
+def _waiting(command_type: str, status: str) -> CommonAttributes:
+    return CommonAttributes(((COMMAND_TYPE, command_type), (COMMAND_STATUS, status)))
 
 
 def publish_span_of(message: CommandMessage) -> PublishSpan | None:
@@ -105,7 +101,7 @@ def publish_span_of(message: CommandMessage) -> PublishSpan | None:
 
 
 class TracedWrites:
-    """Implements `Writes` around another, with a span about each command that is issued."""
+    """Implements `Writes` around another, with a span about each command that is issued and one about its outcome."""
 
     def __init__(self, writes: Writes, attributes: Attributes) -> None:
         """`attributes` are what is said of each command that is handed over (`messaging`)."""
@@ -138,19 +134,27 @@ class TracedWrites:
         self, lane: str, span: PublishSpan, outcome: Outcome | None, error: str | None, published_ms: float | None
     ) -> None:
         """The transport tells when it was safe; without that there is only the whole time."""
-        now_ns = span.recording.clock_ns()
+        recording, now_ns = span.recording, span.recording.clock_ns()
         if published_ms is None:
             span.end(lane, self._attributes, now_ns, error)
             return
-        # No span of its own about the wait: that would cost as much as this one, and is told in a number.
         safe_ns = min(now_ns, span.began_ns + int(published_ms * 1_000_000))
-        waited: Attributes = ((WAITED_US, (now_ns - safe_ns) // 1000),)
-        if outcome is None:
-            span.end(lane, self._attributes, safe_ns, error, status="pending", of_outcome=waited)
-            return
-        if outcome.sequence is not None:
-            waited = ((COMMAND_SEQUENCE, outcome.sequence), *waited)
-        span.end(lane, self._attributes, safe_ns, status=outcome.status, of_outcome=waited)
+        span.end(lane, self._attributes, safe_ns)
+        status = "pending" if outcome is None else outcome.status
+        sequence = None if outcome is None else outcome.sequence
+        recording.note(
+            TraceSpan(
+                new_context(span.cause),
+                span.cause.span_id,
+                f"wait {lane}",
+                "internal",
+                safe_ns,
+                now_ns,
+                () if sequence is None else ((COMMAND_SEQUENCE, sequence),),
+                error=error,
+                common=_waiting(span.message.type or "", status),
+            )
+        )
 
 
 def _issuing(message: CommandMessage, stages: Stages | None) -> PublishSpan | None:

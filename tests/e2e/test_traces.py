@@ -125,6 +125,7 @@ def check_parent(span: Collected, by_id: dict[str, Collected]) -> None:
         in {
             "POST": {"publish"},
             "publish": {"POST", "process"},
+            "wait": {"POST"},
             "process": {"publish"},
             "batch": {"process"},
             "SELECT": {"batch"},
