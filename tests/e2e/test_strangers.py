@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -21,7 +22,7 @@ from shared.items.commands import QuoteItem, ReserveItem
 from shared.payments.commands import OpenPayment
 from shared.payments.effects import AuthorizeAtProvider
 from tests.support.callers import HEADERS
-from tests.support.letters import dead_letters
+from tests.support.letters import dead_letters, first_secret
 from tests.support.system import Client, System, wait_until
 
 OUTCOME = {"command_id": "", "command_type": "payments.open", "status": "applied", "result": {"id": 1}, "error": None}
@@ -69,22 +70,24 @@ class Stranger:
             self.sent += 2
 
 
-def chain(purchase_id: str) -> dict[str, list[str]]:
-    """The ids of the system's own commands of a purchase, by lane: anybody can compute them."""
-    quote = emitted(f"users.open_purchase {purchase_id}", QuoteItem(id=1))
+def chain(purchase_id: str, secrets: Mapping[str, bytes]) -> dict[str, list[str]]:
+    """The ids of the system's own commands of a purchase, by lane: who has the lanes' keys can compute them."""
+    users, payments = secrets["users"], secrets["payments"]
+    quote = emitted(f"users.open_purchase {purchase_id}", QuoteItem(id=1), users)
     first = continuation_command_id(f"items.quote {quote}")
     opening = OpenPayment(user_id=1, amount=750, currency="EUR", payment_method="pm_card_visa")
-    authorize = emitted(f"users.continue_purchase {first}", opening)
+    authorize = emitted(f"users.continue_purchase {first}", opening, users)
     asked = AuthorizeAtProvider(**AUTHORIZE)
-    effect = emitted(f"payments.open {authorize}", asked)
+    effect = emitted(f"payments.open {authorize}", asked, payments)
     second = continuation_command_id(f"payments.open {authorize}")
-    reserve = emitted(f"users.continue_purchase {second}", ReserveItem(id=1, quantity=3, price=250, currency="EUR"))
+    reserving = ReserveItem(id=1, quantity=3, price=250, currency="EUR")
+    reserve = emitted(f"users.continue_purchase {second}", reserving, users)
     results = [derived_command_id(f"{asked.type} {effect}", each, msgspec.json.encode(asked)) for each in (0, 1)]
     return {"users": [first, second], "items": [quote, reserve], "payments": [authorize, effect, *results]}
 
 
-def emitted(parent: str, command: Command | Effect) -> str:
-    return derived_command_id(parent, 0, f"{command.type}\n".encode() + msgspec.json.encode(command))
+def emitted(parent: str, command: Command | Effect, secret: bytes) -> str:
+    return derived_command_id(parent, 0, f"{command.type}\n".encode() + msgspec.json.encode(command), secret)
 
 
 class Shop:
@@ -133,18 +136,18 @@ class Shop:
         return found
 
 
-def take_all_ids(stranger: Stranger, purchase_id: str) -> None:
+def take_all_ids(stranger: Stranger, ids_by_lane: dict[str, list[str]]) -> None:
     """Whoever comes first has the id."""
-    for lane, ids in chain(purchase_id).items():
+    for lane, ids in ids_by_lane.items():
         for command_id in ids:
             stranger.say(lane, command_id, "lane.marker", {})
 
 
-def say_all_that_is_forbidden(stranger: Stranger, purchase_id: str, waiting_id: str) -> None:
+def say_all_that_is_forbidden(stranger: Stranger, ids_by_lane: dict[str, list[str]], waiting_id: str) -> None:
     for lane, forged in FORGED.items():
         for command_type, args in forged:
             known = {"command_id": waiting_id} if command_type == "users.continue_purchase" else {}
-            for command_id in (str(uuid4()), waiting_id, *chain(purchase_id)[lane]):
+            for command_id in (str(uuid4()), waiting_id, *ids_by_lane[lane]):
                 stranger.say(lane, command_id, command_type, args | known)
     for command_id in (str(uuid4()), waiting_id):
         for continuation in ("users.continue_purchase", "payments.capture_result"):
@@ -170,10 +173,11 @@ async def test_nothing_that_a_stranger_says_is_taken_for_the_system_s_own(system
         await shop.open()
         with system.broker() as channel:
             stranger = Stranger(channel)
-            take_all_ids(stranger, purchase_id)
+            ids = chain(purchase_id, {lane: first_secret(system, lane) for lane in SERVICES})
+            take_all_ids(stranger, ids)
             await shop.buy(purchase_id)
             waiting = await shop.waiting_step()
-            say_all_that_is_forbidden(stranger, purchase_id, waiting["command_id"])
+            say_all_that_is_forbidden(stranger, ids, waiting["command_id"])
             ask_for_an_effect(channel)
             for lane in SERVICES:
                 wait_until(partial(is_empty, channel, lane), f"{lane} has settled what the stranger said")
@@ -185,7 +189,7 @@ async def test_nothing_that_a_stranger_says_is_taken_for_the_system_s_own(system
         ended = await shop.until_ended()
         assert ended["purchase"]["status"] == "completed"
         assert [step["status"] for step in ended["steps"]] == ["applied"] * 4
-        assert {step["command_id"] for step in ended["steps"]} > set(chain(purchase_id)["items"])
+        assert {step["command_id"] for step in ended["steps"]} > set(ids["items"])
         charges = (await shop.get("sandbox", "/sandbox/charges"))["charges"]
         assert [charge["captured"] for charge in charges] == [750]
         assert (await shop.get("users", "/users/1"))["credit"] == 0
