@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from coordinator.lane.high_water import HighWater
 from coordinator.lane.lane import Lane
 from coordinator.lane.tenancy import Tenancy
 from coordinator.lane.transactions import Transactions
@@ -110,9 +111,9 @@ def mutants() -> Iterator[Mutant]:
     yield rewritten(
         "shown-commit-taken-for-acknowledged",
         "a standby process blocks the lane for the loss of a commit of which nobody was told",
-        Tenancy,
-        "watch",
-        "current.safe_sequence",
-        "current.sequence",
+        HighWater,
+        "seen",
+        "self.rise(lease.safe_sequence",
+        "self.rise(lease.sequence",
         RARE_SEEDS_MAX,
     )
