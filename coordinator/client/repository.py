@@ -32,7 +32,7 @@ from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents, condition_of, id_of, row_of_document
 from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks, WrongValue
-from coordinator.stores.sql.declared_tables import WITHOUT_PRIMARY, last_columns, tables_of
+from coordinator.stores.sql.declared_tables import WITHOUT_PRIMARY, ordered_indexes, tables_of
 
 ALL: Final[Mapping[str, Value]] = MappingProxyType({})
 """The condition of all rows."""
@@ -70,7 +70,7 @@ class SqlRepository(Repository[R]):
         self._every = select(*(columns[name] for name in model.__struct_fields__))
         self._check = RowChecks(service).of(model)
         is_server = engine.dialect.name not in WITHOUT_SERVER
-        self._last_columns = last_columns(model, table) if is_server else {}
+        self._indexes = ordered_indexes(model, table) if is_server else {}
 
     async def get(self, key: Key) -> R | None:
         sought = _sought(self._check, self._model.key, key)
@@ -87,8 +87,10 @@ class SqlRepository(Repository[R]):
         if values is None:
             return Page([], None)
         dialect = self._engine.dialect
-        last = self._last_columns.get(tuple(sorted(name for name, _ in values)))
-        query = self._every
+        index = self._indexes.get(tuple(sorted(name for name, _ in values)))
+        last, query = None, self._every
+        if index is not None:
+            last, query = index.last, query.prefix_with(index.hint, dialect="mysql")
         if (last, None) in values and dialect.name != "postgresql":
             # As in the lane's own statements for MySQL.
             last, query = None, query.with_hint(self._table, WITHOUT_PRIMARY)
@@ -139,7 +141,7 @@ def open_repository(database: Database, service: Service, model: type[R]) -> Rep
 
 def _has(column: Column[Any], value: Value, dialect: Dialect, *, is_range: bool) -> ColumnElement[bool]:
     """The condition that a column has this value, in the form in which rows are kept; as a range of this value alone
-    where that has the server use an index (`last_columns`)."""
+    where that has the server use an index (`ordered_indexes`)."""
     if value is None:
         return column.is_(None)
     if isinstance(value, Enum):

@@ -23,7 +23,7 @@ from coordinator.service.service import Service
 from coordinator.stores.mysql.statements import MysqlStatements
 from coordinator.stores.open import open_store
 from coordinator.stores.postgresql.statements import PostgresqlStatements
-from coordinator.stores.sql.declared_tables import last_columns, tables_of
+from coordinator.stores.sql.declared_tables import OrderedIndex, ordered_indexes, tables_of
 from coordinator.stores.sql.schema import Schema
 from tests.support.databases import FreshDatabases, numbers_to, sql_engine
 
@@ -57,6 +57,15 @@ class Place(Row, table="places", key=("zone", "number"), index=(("zone", "status
     status: bool
 
 
+@TASKS.row
+class Slot(Row, table="slots", key="id", index=("status", "owner", ("owner", "status"))):
+    """All of its columns are in one index."""
+
+    id: int
+    status: bool
+    owner: int | None = None
+
+
 WHERE: dict[str, tuple[type[Row], dict[str, Any], Key | None]] = {
     "one column": (Task, {"status": "open"}, None),
     "behind a key": (Task, {"status": "open"}, 100),
@@ -70,6 +79,12 @@ WHERE: dict[str, tuple[type[Row], dict[str, Any], Key | None]] = {
     "the second column of a key, behind a key": (Part, {"part": 1}, (100, 0)),
     "the first column of a key, and another": (Place, {"zone": 1, "status": True}, None),
     "the first column of a key, and another, behind a key": (Place, {"zone": 1, "status": True}, (1, 100)),
+    "one column, and an index has all": (Slot, {"status": True}, None),
+    "one column, and an index has all, behind a key": (Slot, {"status": True}, 100),
+    "without a value, and an index has all": (Slot, {"owner": None}, None),
+    "without a value, and an index has all, behind a key": (Slot, {"owner": None}, 100),
+    "two, one without a value": (Slot, {"owner": None, "status": True}, None),
+    "two, one without a value, behind a key": (Slot, {"owner": None, "status": True}, 100),
 }
 _NUMBERS = {
     "postgresql": numbers_to(ROWS, is_postgresql=True),
@@ -99,8 +114,14 @@ def filled(url: str) -> Engine:
         connection.execute(
             text(f"INSERT INTO places (zone, number, status) SELECT 1, n, {is_open} FROM {_NUMBERS[kind]}")
         )
+        connection.execute(
+            text(
+                "INSERT INTO slots (id, status, owner) "
+                f"SELECT n, {is_open}, CASE WHEN {is_open} THEN NULL ELSE 1 END FROM {_NUMBERS[kind]}"
+            )
+        )
         if kind != "sqlite":
-            for table in ("tasks", "parts", "places"):
+            for table in ("tasks", "parts", "places", "slots"):
                 connection.execute(text(f"ANALYZE {'TABLE ' if kind == 'mysql' else ''}{table}"))
     return engine
 
@@ -205,11 +226,13 @@ def test_the_indexes_of_a_table_that_is_declared_elsewhere_are_as_it_says() -> N
         sa.Column("owner", sa.Integer()),
     )
     table = sa.Table("tasks", sa.MetaData(), *columns, sa.Index("first", "status"), sa.Index("b", "owner", "status"))
-    assert last_columns(Task, table) == {}
+    assert ordered_indexes(Task, table) == {}
     sa.Index("second", table.c.owner, table.c.status, table.c.id)
-    assert last_columns(Task, table) == {("owner", "status"): "status"}
-    assert last_columns(Task, tables_of(TASKS).tables["tasks"]) == {
-        ("status",): "status",
-        ("owner", "status"): "status",
-        ("team",): "team",
+    hint = "/*+ INDEX(`tasks` `second`) */"
+    assert ordered_indexes(Task, table) == {("owner", "status"): OrderedIndex("status", hint)}
+    assert ordered_indexes(Task, tables_of(TASKS).tables["tasks"]) == {
+        ("status",): OrderedIndex("status", "/*+ INDEX(`tasks` `tasks_status_index`) */"),
+        ("owner", "status"): OrderedIndex("status", "/*+ INDEX(`tasks` `tasks_owner_status_index`) */"),
+        ("team",): OrderedIndex("team", "/*+ INDEX(`tasks` `tasks_team_index`) */"),
     }
+    assert ordered_indexes(Part, tables_of(TASKS).tables["parts"])[("status",)] == OrderedIndex("status", "")

@@ -55,8 +55,9 @@ class MysqlStatements:
         )
         self._order = _list(map(_quoted, table.keys))
         self._name = _quoted(table.name)
-        self._last_columns = table.last_columns
-        self.select = f"SELECT {_list(map(_quoted, table.columns))} FROM {self._name}"  # noqa: S608
+        self._indexes = table.indexes
+        self._selected = f"{_list(map(_quoted, table.columns))} FROM {self._name}"
+        self.select = f"SELECT {self._selected}"
 
     def by(self, column: str | tuple[str, ...], values: Iterable[Any]) -> Sequence[str]:
         """Select the rows that have one of some values in a column, or in those of the key."""
@@ -66,8 +67,10 @@ class MysqlStatements:
 
     def first(self, limit: int, after: Key | None, where: Sequence[tuple[str, Value]] = ()) -> str:
         """Select the first rows in order of their keys, those after one of them, with values in some columns."""
-        last = self._last_columns.get(tuple(column for column, _ in where))
-        select = self.select
+        index = self._indexes.get(tuple(column for column, _ in where))
+        last, select = None, self.select
+        if index is not None:
+            last, select = index.last, f"SELECT {index.hint} {self._selected}"
         if (last, None) in where:
             # Ordered by that column, too, they would be sorted; else MariaDB 11.8 goes along the primary key.
             last, select = None, f"{select} {WITHOUT_PRIMARY}"

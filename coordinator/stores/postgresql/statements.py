@@ -69,7 +69,7 @@ class PostgresqlStatements:
         among = f"SELECT {self._order} FROM json_to_recordset($1::json) AS given ({typed})"  # noqa: S608
         self._by_parts = f"{select} WHERE ({self._order}) IN ({among})".encode()
         self._value_types = table.value_types
-        self._last_columns = table.last_columns
+        self._indexes = table.indexes
         self._select = select
         self._by = {column: f"{select} WHERE {_among(table, column)}".encode() for column in table.columns}
         self._delete = f"DELETE FROM {existing} USING {rows} WHERE {matched}".encode()  # noqa: S608
@@ -87,7 +87,8 @@ class PostgresqlStatements:
         """Select the first rows in order of their keys, those after one of them, with values in some columns."""
         conditions: list[str] = []
         values: list[bytes] = []
-        last = self._last_columns.get(tuple(column for column, _ in where))
+        index = self._indexes.get(tuple(column for column, _ in where))
+        last = None if index is None else index.last
         order, begun = self._order, ""
         for column, value in where:
             name = _quoted(column)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Column, Index, MetaData, PrimaryKeyConstraint, Table, UniqueConstraint
 from sqlalchemy.exc import NoReferenceError
@@ -71,20 +71,41 @@ def _create_index(model: type[Row], columns: tuple[str, ...], quote: str) -> str
     return f"CREATE INDEX {named} ON {quoted(model.table)} ({quoted(*ordered_index(model, columns))});"
 
 
-def last_columns(model: type[Row], table: Table) -> dict[tuple[str, ...], str]:
-    """The last column of each of a model's indexes, by its columns in order of their names, as selections have them.
+class OrderedIndex(NamedTuple):
+    """One that ends with the key, of a table that is declared."""
+
+    last: str
+    """The last of the columns before the key."""
+    hint: str
+    """MySQL's, for a selection by all columns before the key; empty where it needs none."""
+
+
+def ordered_indexes(model: type[Row], table: Table) -> dict[tuple[str, ...], OrderedIndex]:
+    """A model's indexes, by their columns in order of the columns' names, as selections have them.
 
     Rows with values in all columns of an index that ends with the key are in it in order of their keys. A server may
     go along the primary key all the same, and read all rows with other values on its way. It has no choice if it is
-    asked for an order with this column before the key, and does not know that it is constant: for a range of one value.
-    An index of a table that is declared elsewhere may not end with the key, and then it would have to sort.
+    asked for an order with the last column before the key, and does not know that it is constant: for a range of one
+    value. An index of a table that is declared elsewhere may not end with the key, and then it would have to sort.
+
+    Where another index has all columns of the rows, MySQL goes along this one from its very beginning, unless a hint
+    names it. With the hint it does that where this one has them all, if no column before the last is constant.
     """
-    there = [tuple(getattr(part, "name", "") for part in index.expressions) for index in table.indexes]
-    return {
-        tuple(sorted(columns)): columns[-1]
-        for columns in indexes_of(model)
-        if _has_first(ordered_index(model, columns), there)
-    }
+    found = {}
+    for columns in indexes_of(model):
+        wanted = ordered_index(model, columns)
+        for index in table.indexes:
+            parts = tuple(getattr(part, "name", "") for part in index.expressions)
+            if _has_first(wanted, [parts]):
+                has_all = len(columns) == 1 and set(model.__struct_fields__).issubset(parts)
+                hint = "" if has_all else _hint(table.name, str(index.name))
+                found[tuple(sorted(columns))] = OrderedIndex(columns[-1], hint)
+    return found
+
+
+def _hint(table: str, index: str) -> str:
+    """Where the index has another name MySQL warns, and goes on. MariaDB before 12 takes it for a comment."""
+    return f"/*+ INDEX(`{table}` `{index}`) */"
 
 
 def indexes_without_key(model: type[Row], there: Iterable[Sequence[str]], quote: str) -> list[str]:

@@ -10,7 +10,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row, key_columns
 from coordinator.stores import lane_tables
 from coordinator.stores.row_makers import value_types_of
-from coordinator.stores.sql.declared_tables import last_columns
+from coordinator.stores.sql.declared_tables import OrderedIndex, ordered_indexes
 from coordinator.stores.value_types import ValueType
 
 T = TypeVar("T")
@@ -26,8 +26,8 @@ class TableOf(Struct, frozen=True):
     table: Table
     value_types: Mapping[str, ValueType] = {}
     """By column, the types of values that are more than plain."""
-    last_columns: Mapping[tuple[str, ...], str] = {}
-    """Those of its indexes."""
+    indexes: Mapping[tuple[str, ...], OrderedIndex] = {}
+    """Those that end with the key, by their columns in order of the columns' names."""
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ class Schema:
                 columns=tuple(model.__struct_fields__),
                 table=table,
                 value_types=value_types_of(model),
-                last_columns=last_columns(model, table),
+                indexes=ordered_indexes(model, table),
             )
         return known
 
