@@ -34,7 +34,7 @@ from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.announcements import Announcement, Announcements, Withdrawal
-from coordinator.stores.fingerprint_keys import FingerprintKey, new_fingerprint_key
+from coordinator.stores.fingerprint_keys import FingerprintKey, first_fingerprint_key
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.moves import check_not_moved, decode_move
@@ -156,7 +156,7 @@ def _make_fingerprint_key(connection: Connection) -> None:
     """The first key of fingerprints, for a lane that no process has had: one of an earlier release compares without."""
     is_new = not connection.execute(select(_LEASE.c.epoch)).scalar()
     if is_new and connection.execute(select(_FINGERPRINT_KEYS.c.id).limit(1)).first() is None:
-        connection.execute(insert(_FINGERPRINT_KEYS).values(msgspec.structs.asdict(new_fingerprint_key(1))))
+        connection.execute(insert(_FINGERPRINT_KEYS).values(msgspec.structs.asdict(first_fingerprint_key())))
 
 
 def _check_lane(connection: Connection, lane: str, *, is_migration: bool) -> None:

@@ -31,7 +31,7 @@ from coordinator.service.text import printable
 from coordinator.stores.admin import ChangeUnknown
 from coordinator.stores.api_keys import CREATE_ACT, KEYS_MAX, SECRETS_MAX, ApiKeys, SecretTaken, TooManyKeys
 from coordinator.stores.clocks import clocks_apart
-from coordinator.stores.fingerprint_keys import new_fingerprint_key
+from coordinator.stores.fingerprint_keys import next_fingerprint_key
 from coordinator.stores.idempotency import SECRET_SETTLES_S, counts_from, new_secret, open_secret
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 
@@ -276,7 +276,7 @@ def fingerprint_keys(lane: str, reason: str | None, *, is_new: bool, as_json: bo
     with lane_api_keys(lane) as keys:
         known = keys.fingerprint_keys()
         if is_new:
-            key = new_fingerprint_key(known[-1].id + 1 if known else 1)
+            key = next_fingerprint_key(known)
             try:
                 keys.add_fingerprint_key(key, act_of(lane, "keys fingerprints --new", reason, id=key.id))
             except SecretTaken:

@@ -16,6 +16,8 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.repeated_names import repeated_name
 
+FIRST_KEY: Final = 1
+"""The number of the key that a lane begins with. One that began without a key never has it."""
 _BYTES: Final = 16
 _DIGEST: Final = -2 * _BYTES
 """Where the digest itself begins."""
@@ -33,12 +35,11 @@ class Fingerprints:
         """The key with the highest number is the one in use. None: there is none, and they are no secret digests."""
         # To copy one that has begun takes half as long as to begin.
         self._begun = {"": blake2b(digest_size=_BYTES)}
-        self.first_secret = b""
-        """That of the first key; empty: there is none. Another key in use must not make another command of what a
-        command emits that is applied once more."""
+        self.first_secret = bytes.fromhex((keys or {}).get(FIRST_KEY, ""))
+        """That of the key that the lane began with; empty: it began without. A key that comes later must make no other
+        command of what a command emits that is applied once more."""
         for _, key in sorted((keys or {}).items()):
             secret = bytes.fromhex(key)
-            self.first_secret = self.first_secret or secret
             # Not by its number, which another key may have had in a copy of the database that is lost.
             name = blake2b(secret, digest_size=_NAME_BYTES).hexdigest() + _MARK
             self._begun[name] = blake2b(key=secret, digest_size=_BYTES)

@@ -379,8 +379,8 @@ _rewritten(
     "once the lane has another key, what is applied once more emits another command",
     Fingerprints,
     "__init__",
-    "self.first_secret or secret",
-    "secret",
+    '(keys or {}).get(FIRST_KEY, "")',
+    '(keys or {0: ""})[max(keys or {0: ""})]',
 )
 _rewritten(
     "lease-not-proved-for-an-unknown-key",

@@ -24,7 +24,7 @@ from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.rows import R
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
-from coordinator.stores.fingerprint_keys import FingerprintKey, new_fingerprint_key
+from coordinator.stores.fingerprint_keys import FingerprintKey, new_fingerprint_key, next_fingerprint_key
 from coordinator.stores.lane_tables import (
     Cancellation,
     DeadLetter,
@@ -532,6 +532,21 @@ class LaneContract:
         assert ids[0] == ids[1]
         assert is_system_id(ids[0])
         assert ids[0] != derived_command_id(f"{Forward.type} {command_id(7)}", 0, said), "everybody can make that one"
+
+    def test_a_lane_that_began_without_a_key_emits_the_same_once_it_has_one(self, open_store: OpenStore) -> None:
+        """A backup of before may be restored, and what was applied since is repeated: the key is gone with the rest."""
+        store, lane = open_store(), LaneUnderTest(open_store(), "before")
+        keyless = changes(deletes=lane.rows(FingerprintKey))
+        keyed = changes(inserts=[next_fingerprint_key([])])
+        ids = []
+        for change in (keyless, keyed):
+            commit(store, store.take_over("operator", NOW), change, counted=0)
+            lane = LaneUnderTest(open_store(), "process")
+            lane.do(OpenAccount(owner="a"))
+            (entry,) = lane.settle(delivery(7, Forward(id=1, amount=5))).emitted
+            ids.append(entry.command_id)
+            commit(store, store.take_over("operator", NOW), changes(deletes=lane.log()), counted=0)
+        assert ids[0] == ids[1]
 
     def test_emitted_commands_wait_in_the_outbox_until_they_are_confirmed(self, open_store: OpenStore) -> None:
         lane = LaneUnderTest(open_store())

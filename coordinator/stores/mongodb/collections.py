@@ -17,7 +17,7 @@ from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.announcements import Announcement, AnnouncementChange, Announcements, Withdrawal
 from coordinator.stores.field_types import field_type, hints_of
-from coordinator.stores.fingerprint_keys import FingerprintKey, new_fingerprint_key
+from coordinator.stores.fingerprint_keys import FingerprintKey, first_fingerprint_key
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.lane_tables import (
     LANE_MODELS,
@@ -117,7 +117,7 @@ def _make_secret(made: Collection[Document], *, is_new: bool) -> None:
 def _make_fingerprint_key(made: Collection[Document], lease: Collection[Document]) -> None:
     """The first key of fingerprints, for a lane that no process has had: one of an earlier release compares without."""
     if made.find_one() is None and lease.find_one({"epoch": {"$gt": 0}}) is None:
-        document = document_of(new_fingerprint_key(1))
+        document = document_of(first_fingerprint_key())
         made.update_one({"_id": document.pop("_id")}, {"$setOnInsert": document}, upsert=True)
 
 
