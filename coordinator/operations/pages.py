@@ -219,6 +219,9 @@ async def show_events(request: web.Request) -> web.StreamResponse:
             503, "overloaded", f"{of_one_max} pages of yours are open, a share of OPERATIONS_VIEWERS_MAX: close some"
         )
     response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"})
+    if request.method == "HEAD":
+        # aiohttp writes what a stream says behind any head: it would be read as the next answer.
+        return response
     collector.watching += 1
     watched_by[rights.share] += 1
     try:

@@ -8,7 +8,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import UUID
 
 import aiohttp
@@ -374,6 +374,21 @@ async def test_no_page_runs_what_is_not_a_file_of_ours(start: Start) -> None:
 async def test_only_assets_are_served(start: Start, name: str) -> None:
     door = await start()
     assert (await door.ask("GET", f"/assets/{name}"))[0] == 404
+
+
+async def test_whoever_asks_for_the_head_of_the_events_gets_no_event(start: Start) -> None:
+    """What came behind it would be the beginning of the next answer, which may be another client's behind a proxy."""
+    door = await start(OPERATIONS_REFRESH_S="0.1")
+    address = urlsplit(door.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    for asked in ("HEAD /api/events", "GET /healthz"):
+        writer.write(f"{asked} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        heads = [await reader.readuntil(b"\r\n\r\n") for _ in range(2)]
+    writer.close()
+    assert [head.partition(b"\r\n")[0] for head in heads] == [b"HTTP/1.1 200 OK"] * 2
+    assert b"text/event-stream" in heads[0]
+    assert door.app[COLLECTOR].watching == 0
 
 
 async def test_so_many_watch_and_no_more_and_all_of_them_cost_one_look(start: Start) -> None:
