@@ -31,7 +31,7 @@ MARK_HEADER: Final = "Operations-Mark"
 SESSIONS_MAX: Final = 1000
 CREDENTIAL_CHARACTERS_MAX: Final = 8000
 SESSIONS_OF_ONE_MAX: Final = 20
-"""Of one who signs in; his oldest makes room, and nobody else's."""
+"""Of one who signs in; the one that he has not used for longest makes room, and nobody else's."""
 FAILURES_A_MINUTE: Final = 20
 """Wrong credentials that are logged, of all who send some; more of them are told to wait. A right one always counts:
 strangers keep nobody out."""
@@ -79,6 +79,7 @@ class Sessions:
         self._is_own_machine = not open_as
         self._is_behind_tls = is_behind_tls
         self._sessions: dict[str, _Session] = {}
+        """In the order in which they were used last."""
         self._failures = TokenBucket(FAILURES_A_MINUTE / 60, FAILURES_A_MINUTE, time.monotonic())
         self._open_mark = secrets.token_urlsafe(24)
         everything = frozenset(lanes)
@@ -141,6 +142,8 @@ class Sessions:
         if session is None or session.ends_s <= time.monotonic():
             self._sessions.pop(key, None)
             raise _unauthenticated("sign in with a key: there is no session, or it is over", self._cookie(request))
+        # An open page asks again and again, and so makes room for none that only signs in.
+        self._sessions[key] = self._sessions.pop(key)
         try:
             return await self._access.rights_of(session.credential), session.mark
         except NotAuthentic as error:

@@ -225,6 +225,20 @@ async def test_one_who_signs_in_often_ends_his_own_sessions() -> None:
         await counts(eves[0])
 
 
+async def test_a_page_that_is_open_outlives_the_sessions_that_nobody_uses() -> None:
+    """A script may sign in with the same key again and again."""
+    access: Any = EverybodyMay()
+    sessions = Sessions(access, ("seats",), 60)
+
+    async def begun() -> str:
+        return one_cookie(await sessions.sign_in(make_mocked_request("POST", "/api/session"), "ada"))
+
+    page = make_mocked_request("GET", "/", headers={"Cookie": await begun()})
+    for _ in range(2 * SESSIONS_OF_ONE_MAX):
+        await begun()
+        assert (await sessions.rights_of(page))[0].author == "ada"
+
+
 async def test_a_session_ends_in_time() -> None:
     access: Any = EverybodyMay()
     sessions = Sessions(access, ("seats",), 60)
