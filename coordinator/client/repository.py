@@ -18,6 +18,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     type_coerce,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -100,7 +101,10 @@ class SqlRepository(Repository[R]):
         order = self._keys if last is None else [self._columns[last], *self._keys]
         if after is not None:
             after = self._check.key(self._model.key, after)
-            query = query.where(_behind(self._keys, _parts(after)))
+            if index is None and dialect.name == "postgresql":
+                query = query.where(_are_behind(self._keys, _parts(after)))
+            else:
+                query = query.where(_behind(self._keys, _parts(after), is_alone=not values))
         return await read_page(fetch(self._engine, query.order_by(*order).limit(limit + 1), self._model), limit)
 
 
@@ -182,7 +186,7 @@ def behind(service: Service, model: type[Row], key: Key | None) -> ColumnElement
     if key is None:
         return true()
     table = table_of(service, model)
-    return _behind([table.c[name] for name in key_columns(model)], _parts(key))
+    return _behind([table.c[name] for name in key_columns(model)], _parts(key), is_alone=False)
 
 
 def _values(
@@ -209,12 +213,22 @@ def _parts(key: Key) -> tuple[Any, ...]:
     return key if isinstance(key, tuple) else (key,)
 
 
-def _behind(columns: Sequence[Column[Any]], parts: Sequence[Any]) -> ColumnElement[bool]:
-    """The condition of a higher key, of which every server makes a range of an index."""
+def _behind(columns: Sequence[Column[Any]], parts: Sequence[Any], *, is_alone: bool) -> ColumnElement[bool]:
+    """The condition of a higher key, of which every server makes a range of an index.
+
+    As in the lane's own statements for MySQL: MariaDB makes a better one if it is the only condition and says more.
+    """
     column, part = columns[0], parts[0]
     if len(columns) == 1:
         return cast(ColumnElement[bool], column > part)
-    return and_(column >= part, or_(column > part, _behind(columns[1:], parts[1:])))
+    rest = _behind(columns[1:], parts[1:], is_alone=is_alone)
+    return and_(column >= part, or_(column > part, and_(column == part, rest) if is_alone else rest))
+
+
+def _are_behind(columns: Sequence[Column[Any]], parts: Sequence[Any]) -> ColumnElement[bool]:
+    """The same, as a comparison of rows: PostgreSQL begins an index with all columns of it."""
+    given = (bindparam(None, part, type_=column.type) for column, part in zip(columns, parts, strict=True))
+    return tuple_(*columns) > tuple_(*given)
 
 
 def _sought(check: RowCheck, column: str | tuple[str, ...], key: Key) -> Key | None:

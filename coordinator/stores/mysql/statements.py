@@ -76,17 +76,24 @@ class MysqlStatements:
             last, select = None, f"{select} {WITHOUT_PRIMARY}"
         conditions = [self._has(column, value, is_range=column == last) for column, value in where]
         if after is not None:
-            conditions.append(self._behind(self._keys, after if isinstance(after, tuple) else (after,)))
+            parts = after if isinstance(after, tuple) else (after,)
+            conditions.append(self._behind(self._keys, parts, is_alone=not where))
         only = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         order = self._order if last is None else f"{_quoted(last)}, {self._order}"
         return f"{select}{only} ORDER BY {order} LIMIT {limit:d}"
 
-    def _behind(self, names: Sequence[str], parts: Sequence[Any]) -> str:
-        """The condition of a higher key. Of a comparison of rows the server makes no range of an index."""
+    def _behind(self, names: Sequence[str], parts: Sequence[Any], *, is_alone: bool) -> str:
+        """The condition of a higher key. Of a comparison of rows the server makes no range of an index.
+
+        MariaDB makes one of the first column alone if it is not told what that is where the second counts. Told, it
+        takes the primary key in place of the index of another condition.
+        """
         name, part = _quoted(names[0]), self._writers[names[0]](parts[0])
         if len(names) == 1:
             return f"{name} > {part}"
-        rest = self._behind(names[1:], parts[1:])
+        rest = self._behind(names[1:], parts[1:], is_alone=is_alone)
+        if is_alone:
+            rest = f"{name} = {part} AND {rest}"
         return f"{name} >= {part} AND ({name} > {part} OR ({rest}))"
 
     def _has(self, column: str, value: Value, *, is_range: bool) -> str:
