@@ -88,6 +88,7 @@ def migrate_sql(
                 upgrade(dialect, connection, service.migrations, f"{service.name}_schema_version", tables)
             else:
                 despite_locks(dialect, connection, partial(make_declared, dialect, connection, service, owner.database))
+            _check_lane_tables(service, connection)
             _take_for(connection, service.lane)
             announcements = _announce(connection, service, withdrawals)
             _make_secret(connection)
@@ -224,6 +225,23 @@ def _allow_lane(
     except DBAPIError as error:
         return " ".join(str(error.orig).split())
     return None
+
+
+def _check_lane_tables(service: Service, connection: Connection) -> None:
+    """A lane that lacks one says to migrate. The history does not make it again where its revision has run."""
+    inspector = inspect(connection)
+    lost = []
+    for table in lane_tables.metadata.sorted_tables:
+        if not inspector.has_table(table.name):
+            lost.append(f"table {table.name}")
+            continue
+        here = {column["name"] for column in inspector.get_columns(table.name)}
+        lost += [f"column {table.name}.{column.name}" for column in table.columns if column.name not in here]
+    if lost:
+        raise ConfigurationError(
+            f"{service.lane}: the database has lost the lane's {', '.join(lost)}, which its history says was made: "
+            "somebody has dropped or renamed it. Give it back its name, or bring it back from a backup"
+        )
 
 
 def _check_tables(dialect: Dialect, service: Service, connection: Connection) -> None:

@@ -1,6 +1,8 @@
 """The operator's commands without servers: what they take, how they refuse, what they print."""
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -380,6 +382,25 @@ def test_a_service_whose_tables_nobody_makes_is_not_said_to_be_migrated(tmp_path
     with pytest.raises(ConfigurationError, match=rf"no migration makes the table orders: .*Alembic.*{revisions}"):
         migrate(service, DatabaseSettings(database_url=url))
     migrate(SHOP, DatabaseSettings(database_url=url))
+
+
+@pytest.mark.parametrize(
+    ("statement", "lost"),
+    [
+        ("ALTER TABLE dead_letters RENAME TO dead_letters_old", "table dead_letters"),
+        ("ALTER TABLE lane_lease DROP COLUMN supersedes", "column lane_lease.supersedes"),
+    ],
+)
+def test_a_database_that_has_lost_a_table_of_the_lane_is_not_said_to_be_migrated(
+    tmp_path: Path, statement: str, lost: str
+) -> None:
+    """A lane without it says to migrate, and no revision makes it again."""
+    settings = DatabaseSettings(database_url=f"sqlite:///{tmp_path}/orders.db")
+    migrate(SHOP, settings)
+    with closing(sqlite3.connect(tmp_path / "orders.db")) as connection:
+        connection.execute(statement)
+    with pytest.raises(ConfigurationError, match=rf"^orders: the database has lost the lane's {lost}, .* backup$"):
+        migrate(SHOP, settings)
 
 
 def test_a_database_whose_file_is_missing_is_refused_and_no_file_is_made(tmp_path: Path) -> None:
