@@ -12,7 +12,7 @@ _OF_CAUSE: Final[dict[SuspensionCause, str]] = {
     "paused": "an operator has paused it",
     "move": "it is about to move to another database",
     "blocked": "a command blocks it",
-    "commits_lost": "its database has lost acknowledged commands",
+    "commits_lost": "its database has lost acknowledged commands, or is another one",
     "newer_release": "it waits for a process of a newer release",
 }
 _OF_TROUBLE: Final[dict[Trouble, str]] = {

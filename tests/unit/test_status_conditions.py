@@ -187,6 +187,12 @@ def test_every_cause_of_a_suspension_has_what_helps() -> None:
     assert all(suspended_todo("users", cause) for cause in get_args(SuspensionCause))
 
 
+def test_a_database_that_is_another_one_is_first_a_wrong_address() -> None:
+    """No copy of it has the rest where the address of its processes leads elsewhere."""
+    todo = suspended_todo("users-acme", "commits_lost")
+    assert todo.startswith("look first whether USERS_ACME_DATABASE_URL of its processes leads to the right database")
+
+
 def test_calls_are_idle_only_where_every_worker_says_so() -> None:
     """One that hangs, or that nobody asked, may carry some out."""
 
