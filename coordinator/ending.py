@@ -68,9 +68,10 @@ def run(command: click.Command, program: str | None, arguments: Sequence[str] | 
         except OutputLost:  # click shows it there where there is no standard error
             _write_nowhere(sys.stdout)
         sys.exit(error.exit_code)
-    except click.Abort:
+    except click.Abort as error:
         say_on_error("interrupted: what was sent is not taken back")
-        sys.exit(EXIT_INTERRUPTED)
+        # click's own error hides by which signal.
+        sys.exit(getattr(error.__cause__, "status", EXIT_INTERRUPTED))
     except OutputLost as error:
         _write_nowhere(sys.stdout)
         _end_without_output(error, _is_looking(command, given))

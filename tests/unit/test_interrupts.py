@@ -1,6 +1,10 @@
-"""Ctrl-C at any line of a command: a word and 130, or once it is done its own status. There is no traceback."""
+"""Ctrl-C, SIGTERM or SIGHUP at any line of a command: a word and 128 + its number, or once it is done its own status.
+
+There is no traceback.
+"""
 
 import os
+import signal
 import subprocess
 import sys
 from typing import Final
@@ -13,28 +17,38 @@ IMPORTING: Final = """
 class Finder:
     def find_spec(self, name, *_):
         if name == {name!r}:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.{number})
 
 sys.meta_path.insert(0, Finder())
 """
 LEFT: Final = {
-    "Python's functions of the end": "atexit.register(os.kill, os.getpid(), signal.SIGINT)\n",
+    "Python's functions of the end": "atexit.register(os.kill, os.getpid(), signal.{number})\n",
     "the end of its threads": (
         "def interrupt():\n"
         "    threading.main_thread().join()\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    os.kill(os.getpid(), signal.{number})\n"
         "threading.Thread(target=interrupt).start()\n"
     ),
 }
 
 
+SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
+# Tests that were started by `nohup`, or with `&`, would hand on that they are ignored.
+AS_AT_THE_START: Final = (
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+)
+
+
 def ended(code: str) -> tuple[int, str, str]:
     environment = os.environ | {"COORDINATOR_APP": "gateways.app:APP"}
-    command = [sys.executable, "-c", BEGIN + code + END]
+    command = [sys.executable, "-c", BEGIN + AS_AT_THE_START + code + END]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return ran.returncode, ran.stdout, ran.stderr
 
 
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -43,19 +57,22 @@ def ended(code: str) -> tuple[int, str, str]:
         ("coordinator.service.json_schemas", "interrupted: what was sent is not taken back"),
     ],
 )
-def test_a_command_that_still_imports_ends_in_a_word(name: str, words: str) -> None:
-    assert ended(IMPORTING.format(name=name)) == (130, "", f"\ncoordinator: {words}\n")
+def test_a_command_that_still_imports_ends_in_a_word(name: str, words: str, number: str) -> None:
+    status = 128 + signal.Signals[number]
+    assert ended(IMPORTING.format(name=name, number=number)) == (status, "", f"\ncoordinator: {words}\n")
 
 
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("left", LEFT)
-def test_a_command_that_is_done_keeps_its_words_and_its_status(left: str) -> None:
-    status, said, errors = ended(LEFT[left])
+def test_a_command_that_is_done_keeps_its_words_and_its_status(left: str, number: str) -> None:
+    status, said, errors = ended(LEFT[left].format(number=number))
     assert (status, errors) == (0, "")
     assert said.startswith("{")
     assert said.endswith("}\n")
 
 
-def test_who_has_interrupts_ignored_has_them_so() -> None:
-    ignoring = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-    status, said, errors = ended(ignoring + IMPORTING.format(name="click"))
+@pytest.mark.parametrize("number", SIGNALS)
+def test_who_has_a_signal_ignored_has_it_so(number: str) -> None:
+    ignoring = f"signal.signal(signal.{number}, signal.SIG_IGN)\n"
+    status, said, errors = ended(ignoring + IMPORTING.format(name="click", number=number))
     assert (status, said[:1], errors) == (0, "{", "")
