@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +25,7 @@ from coordinator.service.nesting import is_too_deep
 from coordinator.service.options import Options, Origin
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.admin import LetterQuery, LetterSummary
+from coordinator.stores.audit import ActQuery
 from coordinator.stores.lane_tables import DeadLetter
 from coordinator.stores.one_lane import WrongDatabase
 
@@ -38,6 +40,9 @@ SOURCE = Named("lane", sources_there_are)
 SHOWN_CHARACTERS_MAX = 4000
 """The most characters of arguments that are shown for eyes."""
 _PAGE_LETTERS = 500
+_ENDING_ACTS = ("dead replay", "dead discard")
+_ACTS_LOOKED_AT = 1000
+"""Of each of them, the latest."""
 
 
 class Letter(Struct, frozen=True):
@@ -164,7 +169,11 @@ def found(selection: Selection) -> list[Letter]:
     if selection.query.command_id is not None and not letters:
         missing = f"; not looked into: {'; '.join(away)}" if away else ""
         where = ", ".join(selection.sources) or "any lane"
-        raise refused(f"no dead letter of command {selection.query.command_id} in {where}{missing}")
+        command_id = selection.query.command_id
+        # What cannot be looked into now is named already.
+        with suppress(Unavailable, ConfigurationError):
+            missing += "".join(_ends(selection.sources, lambda details: details.get("command_id") == command_id))
+        raise refused(f"no dead letter of command {command_id} in {where}{missing}")
     return letters
 
 
@@ -183,8 +192,21 @@ def _in(lane: str, query: LetterQuery, numbers: tuple[int, ...]) -> list[Letter]
             by_number[number] = next(iter(admin.letters(query, number - 1, 1)), None)
     missing = [number for number, each in by_number.items() if each is None or each.id != number]
     if missing:
-        raise CommandRefused(f"there is no dead letter {', '.join(map(str, missing))} of {query.target or lane}")
+        ends = "".join(_ends((lane,), lambda details: details.get("letter") in missing))
+        raise CommandRefused(f"there is no dead letter {', '.join(map(str, missing))} of {query.target or lane}{ends}")
     return [Letter(lane, summary) for summary in by_number.values() if summary is not None]
+
+
+def _ends(sources: tuple[str, ...], is_meant: Callable[[dict[str, object]], bool]) -> Iterator[str]:
+    """How letters ended that are gone, as the record of what operators did has it, the latest first."""
+    for lane, _ in places(sources):
+        with lane_admin(lane) as admin:
+            acts = [act for name in _ENDING_ACTS for act in admin.acts(ActQuery(act=name), None, _ACTS_LOOKED_AT)]
+        for act in sorted(acts, key=lambda act: act.id, reverse=True):
+            details = msgspec.json.decode(act.details, type=dict[str, object])
+            if is_meant(details):
+                done = f"replayed as {details['replayed_as']}" if "replayed_as" in details else "discarded"
+                yield f"; {lane}: letter {details['letter']} was {done} at {output.cell(act.done_at)} by {act.author}"
 
 
 def whole(letters: list[Letter]) -> Iterator[tuple[Letter, DeadLetter]]:

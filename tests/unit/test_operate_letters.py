@@ -292,11 +292,20 @@ def test_a_replay_is_sent_once_under_a_derived_id_and_the_log_says_who_ordered_i
     assert (logged["type"], logged["result"]["by"]) == ("lane.replay", replayed["by"])
     assert "@" in replayed["by"]
     again = world.run("dead", "replay", message.command_id, "--lane", "users", expect=1)
-    assert "no dead letter of command" in again.stderr
-    assert (
-        "there is no dead letter 1 of users"
-        in world.run("dead", "discard", "--letter", 1, "--lane", "users", expect=1).stderr
-    )
+    ended = f"; users: letter 1 was replayed as {replayed['replayed_as']} at "
+    assert f"no dead letter of command {message.command_id} in users{ended}" in again.stderr
+    assert again.stderr.endswith(f" by {replayed['by']}\n")
+    again = world.run("dead", "discard", "--letter", 1, "--lane", "users", expect=1)
+    assert f"there is no dead letter 1 of users{ended}" in again.stderr
+
+
+def test_who_asks_for_a_letter_that_was_discarded_is_told_so(world: World) -> None:
+    world.bury(type="users.credit", arguments=b"[]")
+    world.run("dead", "discard", "--letter", 1, "--lane", "users")
+    asked = world.run("dead", "show", "--letter", 1, "--lane", "users", expect=1)
+    assert "there is no dead letter 1 of users; users: letter 1 was discarded at " in asked.stderr
+    asked = world.run("dead", "show", "--letter", 2, "--lane", "users", expect=1)
+    assert asked.stderr == "coordinator: there is no dead letter 2 of users\n"
 
 
 @pytest.mark.parametrize("is_up", [True, False], ids=["the lane is up", "the lane is down"])
