@@ -268,7 +268,7 @@ class _Run:
                 f"callers need a key, since rules ask who they are: the one above ($DEV_KEY in the file of the next "
                 f"line), or another one (`{another}`)"
             )
-        say(f"operator's commands, in another terminal: source {self._workspace.environment_file}")
+        say(f"operator's commands, in another terminal: {self._workspace.sourcing}")
         say("Ctrl-C stops it")
 
 

@@ -164,10 +164,8 @@ class Supervisor:
             say(f"  {program.name:<20} {program.shown_url}")
         if key is not None:
             say(f"callers need a key, since rules ask who they are: Authorization: Bearer {key.text}")
-        say(f"addresses of the servers, an operator's and the owner's: source {self._workspace.environment_file}")
-        say(
-            f"as another process has them: source {self._workspace.programs}/NAME, such as {self._coordinators[0].name}"
-        )
+        say(f"addresses of the servers, an operator's and the owner's: {self._workspace.sourcing}")
+        say(f"as another process has them: {self._workspace.sourcing_of('NAME')}, such as {self._coordinators[0].name}")
         say("Ctrl-C stops everything; a second Ctrl-C kills it")
 
     def _make_servers(self) -> Servers:

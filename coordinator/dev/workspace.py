@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 from coordinator.dev.servers.server import make_passable
@@ -48,6 +49,15 @@ class Workspace:
         self.docker_log = self.logs / "docker.log"
         self.is_new = _is_free(self.directory)
         """Whether nothing is there yet."""
+
+    @property
+    def sourcing(self) -> str:
+        """What a shell is told to have the settings of an operator."""
+        return f"source {quote(str(self.environment_file))}"
+
+    def sourcing_of(self, program: str) -> str:
+        """What a shell is told to have those of a process."""
+        return f"source {quote(str(self.programs / program))}"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -199,3 +200,12 @@ def test_nobody_else_may_open_its_lock_which_he_could_keep(tmp_path: Path) -> No
         with Workspace(tmp_path / "run").locked():
             assert stat.S_IMODE(lock.stat().st_mode) == 0o600
         lock.unlink()
+
+
+def test_a_shell_takes_what_a_run_says_of_its_settings_in_any_directory(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "it's a b%20 $HOME")
+    workspace.programs.mkdir(parents=True)
+    for file in (workspace.environment_file, workspace.programs / "one"):
+        file.write_text(f"echo {file.name}\n")
+    told = f"{workspace.sourcing}; {workspace.sourcing_of('one')}"
+    assert subprocess.run(["bash", "-c", told], capture_output=True, text=True, check=True).stdout == "env\none\n"
