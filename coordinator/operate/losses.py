@@ -1,8 +1,10 @@
 """`coordinator accept-loss`: a lane goes on though its database has lost acknowledged commands."""
 
 import asyncio
+from typing import Final
 
 import click
+import msgspec
 
 from coordinator.arguments import LANE, Whole
 from coordinator.exemplified import Exemplified
@@ -11,14 +13,19 @@ from coordinator.lane.high_water import Mark
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.one_process import database_of, mark_beside
 from coordinator.operate.open import lane_admin
-from coordinator.operate.output import CommandRefused, json_option, now, print_json, refusing
+from coordinator.operate.output import CommandRefused, cell, json_option, now, print_json, refusing
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.audit import ActQuery
 from coordinator.transports.inprocess.journal import journal_beside
 from coordinator.transports.redis.keys import kept_key
 
+_ACT: Final = "accept-loss"
+_ACTS_LOOKED_AT: Final = 100
 
-@click.command("accept-loss", cls=Exemplified, example="accept-loss seats --at 48211 --up-to 48307")
+
+@click.command(_ACT, cls=Exemplified, example="accept-loss seats --at 48211 --up-to 48307")
 @click.argument("lane", type=LANE)
 @click.option("--at", "sequence", required=True, type=Whole(0), help="The sequence with which its database ends.")
 @click.option("--up-to", required=True, type=Whole(0), help="The last sequence that was acknowledged.")
@@ -39,7 +46,7 @@ def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, wit
     where there is one; where RabbitMQ cannot be asked, it says so.
     """
     with lane_admin(lane) as admin:
-        _check_end(lane, admin.sequence(), sequence)
+        _check_end(lane, admin, admin.sequence(), sequence)
         mark, place, unknown = _looked_up(lane, is_needed=not without_mark)
         lease, lineage = admin.state().lease, None if mark is None else mark.lineage
         is_other = lease is not None and lease.is_other(lineage)
@@ -47,8 +54,8 @@ def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, wit
         problem = why(lane, sequence, up_to, mark, place, is_other=is_other)
         if problem is not None:
             raise CommandRefused(f"{problem}: nothing was accepted")
-        act = act_of(lane, "accept-loss", reason, sequence=sequence, up_to=up_to, without_mark=without_mark)
-        _check_end(lane, admin.accept_loss(sequence, up_to, now(), act, lineage=lineage), sequence)
+        act = act_of(lane, _ACT, reason, sequence=sequence, up_to=up_to, without_mark=without_mark)
+        _check_end(lane, admin, admin.accept_loss(sequence, up_to, now(), act, lineage=lineage), sequence)
         lease = admin.state().lease
     paused = None if lease is None else lease.paused
     if as_json:
@@ -73,11 +80,18 @@ def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, wit
         )
 
 
-def _check_end(lane: str, found: int, sequence: int) -> None:
-    if found != sequence:
-        raise CommandRefused(
-            f"the database of {lane} ends at sequence {found}, not at {sequence}: nothing was accepted"
-        )
+def _check_end(lane: str, admin: LaneAdmin, found: int, sequence: int) -> None:
+    if found == sequence:
+        return
+    for act in admin.acts(ActQuery(act=_ACT), None, _ACTS_LOOKED_AT):
+        details = msgspec.json.decode(act.details, type=dict[str, object])
+        if details.get("sequence") == sequence:
+            # Who did not hear of it asks again.
+            raise CommandRefused(
+                f"{lane} has gone on to sequence {found}: its loss of the sequences after {sequence} up to "
+                f"{details.get('up_to')} was accepted at {cell(act.done_at)} by {act.author}, and nothing more is now"
+            )
+    raise CommandRefused(f"the database of {lane} ends at sequence {found}, not at {sequence}: nothing was accepted")
 
 
 def _looked_up(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, str]:

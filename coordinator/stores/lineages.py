@@ -26,8 +26,10 @@ def next_lineage() -> str:
 
 def superseding(superseded: str | None, *given_up: str | None) -> str | None:
     """The text of the lease that says which lineages are given up for its own: those of before, and these."""
-    known = dict.fromkeys([*(superseded or "").split(), *(each for each in given_up if each is not None)])
-    return " ".join([*known][-SUPERSEDED_MAX:]) or None
+    named = dict.fromkeys(each for each in given_up if each is not None)
+    # The last ones stay: also one that was given up before, and is again.
+    before = [each for each in (superseded or "").split() if each not in named]
+    return " ".join([*before, *named][-SUPERSEDED_MAX:]) or None
 
 
 def is_other(lineage: str | None, supersedes: str | None, named: str | None) -> bool:

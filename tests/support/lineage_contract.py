@@ -145,6 +145,10 @@ class LineageContract:
         for _ in range(3):
             accept_loss(2, 1, "other")
         assert standby.lane.look() is None
+        for _ in range(SUPERSEDED_MAX):
+            accept_loss(2, 1, "other")
+            # The mark still names it.
+            assert not _lease(lane).is_other("other")
         lane.do(Deposit(id=1, amount=5))
         for _ in range(SUPERSEDED_MAX):
             accept_loss(lane.lane.sequence, lane.lane.sequence + 1)

@@ -22,6 +22,7 @@ from coordinator.lane.accepted_loss import (
 from coordinator.lane.high_water import HighWater, Mark
 from coordinator.migrations.migrate import migrate
 from coordinator.operate import losses
+from coordinator.operate.output import as_user
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
@@ -111,6 +112,23 @@ def test_what_the_mark_shows_is_accepted(database: str, monkeypatch: pytest.Monk
     accepted = accept(database, 9)
     assert (accepted.exit_code, accepted.stderr) == (0, "")
     assert accepted.stdout == "users may go on, though the sequences 1 to 9 are lost\n"
+
+
+def test_who_accepts_again_after_the_lane_went_on_is_told_that_it_was_accepted(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(monkeypatch, Mark(sequence=9))
+    assert accept(database, 9).exit_code == 0
+    with closing(open_store(database, registry().service("users"))) as store:
+        lease = store.take_over("holder", datetime.now(UTC))
+        store.begin().commit(lease, 10, Changes([], [], []))
+    again = accept(database, 9)
+    assert (again.exit_code, again.stdout) == (1, "")
+    gone_on = (
+        "coordinator: users has gone on to sequence 10: its loss of the sequences after 0 up to 9 was accepted at "
+    )
+    assert again.stderr.startswith(gone_on)
+    assert again.stderr.endswith(f" by {as_user()}, and nothing more is now\n")
 
 
 def test_another_database_is_accepted_though_it_has_come_further(
