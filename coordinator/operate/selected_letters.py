@@ -26,6 +26,7 @@ from coordinator.service.options import Options, Origin
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.admin import LetterQuery, LetterSummary
 from coordinator.stores.audit import ActQuery
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import DeadLetter
 from coordinator.stores.one_lane import WrongDatabase
 
@@ -170,9 +171,7 @@ def found(selection: Selection) -> list[Letter]:
         missing = f"; not looked into: {'; '.join(away)}" if away else ""
         where = ", ".join(selection.sources) or "any lane"
         command_id = selection.query.command_id
-        # What cannot be looked into now is named already.
-        with suppress(Unavailable, ConfigurationError):
-            missing += "".join(_ends(selection.sources, lambda details: details.get("command_id") == command_id))
+        missing += "".join(_ends(selection.sources, lambda details: details.get("command_id") == command_id))
         raise refused(f"no dead letter of command {command_id} in {where}{missing}")
     return letters
 
@@ -200,7 +199,9 @@ def _in(lane: str, query: LetterQuery, numbers: tuple[int, ...]) -> list[Letter]
 def _ends(sources: tuple[str, ...], is_meant: Callable[[dict[str, object]], bool]) -> Iterator[str]:
     """How letters ended that are gone, as the record of what operators did has it, the latest first."""
     for lane, _ in places(sources):
-        with lane_admin(lane) as admin:
+        acts = list[OperatorAct]()
+        # That a letter is not there is true without the record, too.
+        with suppress(Unavailable, ConfigurationError), lane_admin(lane) as admin:
             acts = [act for name in _ENDING_ACTS for act in admin.acts(ActQuery(act=name), None, _ACTS_LOOKED_AT)]
         for act in sorted(acts, key=lambda act: act.id, reverse=True):
             details = msgspec.json.decode(act.details, type=dict[str, object])
