@@ -32,10 +32,16 @@ class OwnLookups(asyncio.AbstractEventLoop):
         """As the loop's own."""
         asked = (host, port, family, type, proto, flags)
         if (lookup := self._lookups.get(asked)) is None:
-            lookup = self._lookups[asked] = self.create_future()
-            lookup.add_done_callback(partial(self._forget, asked))
+            lookup = self.create_future()
             # Nobody waits for its end, and neither does the process.
-            threading.Thread(target=_look_up, args=(self, lookup, asked), name=f"looks up {host}", daemon=True).start()
+            thread = threading.Thread(target=_look_up, args=(self, lookup, asked), name=f"looks up {host}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                # There may be room for a thread later.
+                raise OSError(str(error)) from error
+            self._lookups[asked] = lookup
+            lookup.add_done_callback(partial(self._forget, asked))
         return await asyncio.shield(lookup)
 
     def _forget(self, asked: Any, lookup: "asyncio.Future[Any]") -> None:

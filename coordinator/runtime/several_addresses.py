@@ -24,13 +24,16 @@ class ToAnyAddress(asyncio.AbstractEventLoop):
         if host is not None:
             kinds = {name: options.get(name, 0) for name in ("family", "proto", "flags")}
             found = await self.getaddrinfo(host, port, type=socket.SOCK_STREAM, **kinds)
+            if options.get("ssl") and options.get("server_hostname") is None:
+                options["server_hostname"] = host
             if len(found) > 1 and options.get("local_addr") is None:
                 options["sock"] = await first_connected(self, found)
-                if options.get("ssl"):
-                    options["server_hostname"] = options.get("server_hostname") or host
                 host = port = None
                 for name in kinds:
                     options.pop(name, None)
+            elif len(found) == 1 and not any(found[0][4][2:]):
+                # uvloop would look the name up once more, as it does by itself. The text has no scope of IPv6.
+                host = found[0][4][0]
         return await super().create_connection(protocol_factory, host, port, **options)
 
 

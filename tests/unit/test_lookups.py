@@ -66,3 +66,34 @@ def test_a_name_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(look_up())
+
+
+def test_a_name_is_looked_up_once_for_a_connection(asked: list[str]) -> None:
+    async def connect() -> None:
+        async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            asked.clear()
+            _, writer = await asyncio.open_connection("one.example", port, family=socket.AF_INET)
+            writer.close()
+        assert asked == ["one.example"]
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(connect())
+
+
+def test_a_name_is_found_once_there_is_a_thread_for_it(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def look_up() -> None:
+        loop = asyncio.get_running_loop()
+        with monkeypatch.context() as full:
+            full.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(OSError, match="can't start new thread"):
+                await loop.getaddrinfo("late.example", 1)
+        async with asyncio.timeout(WITHIN_S):
+            assert await loop.getaddrinfo("late.example", 1)
+        assert asked == ["late.example"]
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(look_up())
