@@ -6,7 +6,7 @@ one in a database of another lineage, wherever that ends (`coordinator.stores.li
 """
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,6 +20,10 @@ SERIES_MAX = 1_000
 """How many series of ids are remembered, with the last id of each: those that were used last."""
 MARK_BYTES_MAX = 1 << 18
 """More than a mark takes with `SERIES_MAX` names of the longest."""
+
+_ONLY_SEEN: Final = (
+    "; where that finds no mark, and nothing lost, start this process again, which has only seen the other database"
+)
 
 _Number = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
 _Name = Annotated[str, Meta(pattern=r"^[\x01-\x7f]{1,64}$")]
@@ -79,6 +83,8 @@ class HighWater:
         """Whether a consumer had the lane in that lineage: this one, or the one whose mark it was given."""
         self.is_in_doubt = False
         """Whether all of this was only seen in a database, and another one answers now: it is nobody's mark."""
+        self._doubted_in: str | None = None
+        """The lineage of the one that answers now."""
         self._ids_known_to = 0
         """The sequence up to which it knows the ids, too: a look at the lease shows none."""
         self._series: dict[str, int] = {}
@@ -159,12 +165,16 @@ class HighWater:
         """Raises CommitsLost where the database has lost commits, and no operator has accepted all of that."""
         found, accepted = (0, None) if lease is None else (lease.sequence, lease.lost_up_to)
         accepting = f"`coordinator accept-loss {self._lane} --at {found} --up-to {self.sequence}`"
+        if self.is_in_doubt and lease is not None and lease.has_given_up(self._doubted_in):
+            # A loss was accepted here since then, by somebody's word: there is no mark that would have been named.
+            self.lineage, self.is_in_doubt = lease.lineage, False
         if lease is not None and self.sequence and lease.is_other(self.lineage):
-            self.is_in_doubt = not self._is_sure
+            self.is_in_doubt, self._doubted_in = not self._is_sure, lease.lineage
             raise CommitsLost(
                 f"its database is not the one in which its commands were applied: it ends at sequence {found} in "
                 f"lineage {lease.lineage}, and {self.sequence} was acknowledged in lineage {self.lineage}. Is this the "
                 f"right database? If it is to go on, and what only the other one has is given up: {accepting}"
+                + (_ONLY_SEEN if self.is_in_doubt else "")
             )
         if self.sequence > (accepted or found):
             raise CommitsLost(

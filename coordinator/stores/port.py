@@ -173,6 +173,10 @@ class Lease(Struct, frozen=True):
         """Whether a mark that names this lineage is of another history than the database."""
         return is_other(self.lineage, self.supersedes, lineage)
 
+    def has_given_up(self, lineage: str | None) -> bool:
+        """Whether an operator has accepted a loss where the database had this lineage."""
+        return lineage != self.lineage and not self.is_other(lineage)
+
 
 def lost_up_to(accepted: int | None, sequence: int) -> int | None:
     """The last sequence of an accepted loss above which the lane has yet to go, by what its lease says of both."""

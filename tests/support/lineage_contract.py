@@ -108,6 +108,22 @@ class LineageContract:
         lane.lane.learn(Mark(sequence=2, epoch=1, lineage=_lease(lane).lineage))
         lane.do(Deposit(id=1, amount=5))
 
+    def test_a_word_is_enough_for_one_that_has_only_seen_another_database(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        """No mark is there to be named."""
+        lane = self._ahead(open_store)
+        lane.lane._high_water.seen(Lease(1, 9, lineage="other"))
+        reason = _refused(lane)
+        assert "`coordinator accept-loss ledger --at 2 --up-to 9`; where that finds no mark" in reason
+        accept_loss(2, 9)
+        asking = lane.lane.apply([delivery(1, Deposit(id=1, amount=5))])
+        assert isinstance(asking, Suspension)
+        assert asking.needs_mark
+        # No mark comes.
+        assert [outcome.sequence for outcome in lane.do(Deposit(id=1, amount=5))] == [10]
+        assert lane.lane.mark().lineage == _lease(lane).lineage
+
     def test_once_accepted_it_goes_on_there_and_above_the_ids_of_both(
         self, open_store: OpenStore, accept_loss: AcceptLoss
     ) -> None:
