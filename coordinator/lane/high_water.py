@@ -26,9 +26,9 @@ _ONLY_SEEN: Final = (
 )
 
 _Number = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
-_Name = Annotated[str, Meta(pattern=r"^[\x01-\x7f]{1,64}$")]
+_Name = Annotated[str, Meta(pattern=r"^[\x01-\x7f]{1,64}\Z")]
 """As the database takes it."""
-_Lineage = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,64}$")]
+_Lineage = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,64}\Z")]
 
 
 class Mark(Struct, frozen=True):

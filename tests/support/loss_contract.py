@@ -35,6 +35,11 @@ NO_MARKS = (
     b'{"series":{"a\\u0000":1}}',
     b'{"series":{"\xc3\xa4":1}}',
     b'{"series":{"' + b"a" * 65 + b'":1}}',
+    b'{"series":{"' + b"a" * 64 + b'\\n":1}}',
+    b'{"lineage":""}',
+    b'{"lineage":"a b"}',
+    b'{"lineage":"a\\n"}',
+    b'{"lineage":"' + b"a" * 65 + b'"}',
     msgspec.json.encode({"series": {str(number): 1 for number in range(SERIES_MAX + 1)}}),
 )
 """What somebody may put where a mark is kept."""
