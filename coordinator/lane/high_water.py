@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from coordinator.lane.basis import Blocked
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.stores.lane_tables import COUNTS, Series
+from coordinator.stores.lineages import is_other
 from coordinator.stores.port import Lease, StoreUnavailable
 
 SERIES_MAX = 1_000
@@ -79,6 +80,8 @@ class HighWater:
         self.epoch = 0
         self.lineage: str | None = None
         """That of the database in which this is so; None: it is not known."""
+        self._supersedes: str | None = None
+        """What is given up for it, where this consumer has had the lane."""
         self._is_sure = False
         """Whether a consumer had the lane in that lineage: this one, or the one whose mark it was given."""
         self.is_in_doubt = False
@@ -99,11 +102,17 @@ class HighWater:
 
     def learn(self, mark: Mark) -> None:
         """Take in the mark of another process of the lane. If it is of another history, that one counts: it is of
-        whoever had the lane last."""
-        if mark.sequence and mark.lineage is not None:
+        whoever had the lane last. One that was given up for its own is of before: a later one was not kept."""
+        is_given_up = (
+            self.lineage is not None
+            and self.lineage != mark.lineage
+            and not is_other(self.lineage, self._supersedes, mark.lineage)
+        )
+        if mark.sequence and mark.lineage is not None and not is_given_up:
             if self.lineage is not None and mark.lineage != self.lineage:
                 self.sequence = self._ids_known_to = 0
                 self._series, self._is_partial = {}, False
+                self._supersedes = None
             self.lineage = mark.lineage
             self._is_sure, self.is_in_doubt = True, False
         self.rise(mark.sequence, mark.epoch)
@@ -151,7 +160,7 @@ class HighWater:
 
     def goes_on_in(self, lease: Lease) -> None:
         """The lane goes on in the history of this lease."""
-        self.lineage = lease.lineage or self.lineage
+        self.lineage, self._supersedes = lease.lineage or self.lineage, lease.supersedes
         self._is_sure, self.is_in_doubt = True, False
 
     def seen(self, lease: Lease) -> None:

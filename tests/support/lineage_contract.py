@@ -140,6 +140,18 @@ class LineageContract:
         assert str(after.supersedes).split() == [before, "other"]
         assert lane.lane.mark().lineage == after.lineage
 
+    def test_a_mark_of_before_an_acceptance_takes_nothing_away(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        """A broker that takes no mark for a while tells the next channel of the one before."""
+        lane = self._ahead(open_store)
+        lane.lane.learn(OTHER)
+        accept_loss(2, 1, "other")
+        lane.do(Deposit(id=1, amount=5), Deposit(id=1, amount=5))
+        known = lane.lane.mark()
+        lane.lane.learn(OTHER)
+        assert lane.lane.mark() == known
+
     def test_the_other_database_is_another_from_then_on(self, open_store: OpenStore, accept_loss: AcceptLoss) -> None:
         """So is a copy of this one that was made before."""
         lane = self._ahead(open_store)
