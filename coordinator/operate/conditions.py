@@ -13,6 +13,7 @@ from coordinator.operate.move_status import in_words
 from coordinator.operate.output import now
 from coordinator.operate.processes import SeenProcess
 from coordinator.service.text import counted
+from coordinator.stores.clocks import CLOCK_OF_LANE
 
 UNSAMPLED: Final = "it was looked at once: whether it settles anything shows at the next look"
 UNASKED: Final = (
@@ -95,7 +96,13 @@ def _stuck(status: LaneStatus, backlog: int | None, own: Sequence[SeenProcess], 
     waits = f"{counted(backlog, 'waits', 'wait')}, and " if backlog else ""
     if (nobody := _nobody(status, own)) is not None:
         return f"{waits}{nobody}"
-    return f"{waits}{_silent(own) or _told(own) or 'nothing is settled'}" if backlog and still_s >= STUCK_S else None
+    if not backlog or still_s < STUCK_S:
+        return None
+    told = _told(own) or "nothing is settled"
+    if told.startswith(CLOCK_OF_LANE):
+        # That keeps no command.
+        told = f"nothing is settled; {told}"
+    return f"{waits}{_silent(own) or told}"
 
 
 def _nobody(status: LaneStatus, own: Sequence[SeenProcess]) -> str | None:

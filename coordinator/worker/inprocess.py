@@ -21,6 +21,7 @@ from coordinator.lane.tenancy import Clock
 from coordinator.protocol.issuing import issuable
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import targets_of
+from coordinator.runtime.addresses import WITHOUT_SERVER, parse_address
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import EffectSettings, LaneSettings
@@ -30,12 +31,14 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import Effects, effects_key
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.open import open_admin
 from coordinator.stores.port import Store
 from coordinator.transports.inprocess.at_hand import AtHand, CallsAtHand
 from coordinator.transports.inprocess.effects import LocalEffects
 from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX
 from coordinator.transports.port import Transport
 from coordinator.worker.bridge import LaneBridge, is_outside
+from coordinator.worker.database_watch import DatabaseWatch
 from coordinator.worker.declaration_check import check_services
 from coordinator.worker.local_lane import LocalLane
 from coordinator.worker.retention import retentions_of
@@ -71,8 +74,9 @@ class InProcessWrites:
         beside the lane's database if that is an SQLite file, and other lanes have none. Without a file a command is
         safe only once it has its outcome, and `issue` raises OutcomeUnknown instead of CommandPending.
 
-        `addresses` of the lanes' databases: each lane removes what is too old on a connection of its own. Raises
-        ConfigurationError if one is missing where a setting asks for retention, or a service is declared wrongly.
+        `addresses` of the lanes' databases: each lane removes what is too old on a connection of its own, and compares
+        the clock of a server's with its own. Raises ConfigurationError if one is missing where a setting asks for
+        retention, or a service is declared wrongly.
 
         By `broker` these lanes reach those that run elsewhere, and are reached by them; None: there are no others.
         """
@@ -104,6 +108,11 @@ class InProcessWrites:
         }
         leases = {lane.name: lane.lease for lane in self._lanes.values()}
         self._retentions = retentions_of(leases, addresses or {}, self._settings, clock)
+        self._watches = [
+            DatabaseWatch(name, partial(open_admin, url, name), counts=False, clock=clock)
+            for name, url in (addresses or {}).items()
+            if name in self._lanes and parse_address(url).scheme not in WITHOUT_SERVER
+        ]
         self._waiting: dict[str, WaitingIssuer] = {}
         # A lane writes down to whom it owes the outcome of a command that waits: the next process is somebody else.
         self._name = uuid4().hex
@@ -208,6 +217,7 @@ class InProcessWrites:
                 bridge.start()
                 self._lasting.append(asyncio.create_task(bridge.failed(), name="bridge"))
             self._lasting += [asyncio.create_task(each.run(), name="retention") for each in self._retentions]
+            self._telling += [asyncio.create_task(each.run(), name="database watch") for each in self._watches]
         except BaseException:
             await self.close()
             raise

@@ -44,12 +44,12 @@ from coordinator.transports.inbox import Inbox
 from coordinator.transports.open import open_transport
 from coordinator.worker.accepted_check import check_nothing_waits
 from coordinator.worker.database_check import MoveUnfinished, check_database
+from coordinator.worker.database_watch import DatabaseWatch
 from coordinator.worker.declaration_check import warn_of_mistakes, warn_of_unbelieved_gateways
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_spans import awaited_of_lane, database_attributes
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.last_place import last_place
-from coordinator.worker.letters_watch import LettersWatch
 from coordinator.worker.lock_watch import LockWatch
 from coordinator.worker.observed import what_to_check
 from coordinator.worker.outbox_watch import OutboxWatch
@@ -122,7 +122,7 @@ class CoordinatorProcess:
             self._settings,
         )
         # Nobody counts for a process that nobody asks.
-        self._letters = LettersWatch(service.lane, self._open_admin) if is_watched else None
+        self._database_watch = DatabaseWatch(service.lane, self._open_admin, counts=is_watched)
         self._lane_thread = LaneThread(
             service.lane,
             lane,
@@ -153,11 +153,11 @@ class CoordinatorProcess:
                 stopping = asyncio.create_task(stop.wait())
                 watching = asyncio.create_task(self._watch.run(), name=f"outbox watch of {self._service.lane}")
                 retaining = asyncio.create_task(self._retention.run(), name=f"retention of {self._service.lane}")
-                counting = None
-                if self._letters is not None:
-                    counting = asyncio.create_task(self._letters.run(), name=f"dead letters of {self._service.lane}")
+                looking = asyncio.create_task(
+                    self._database_watch.run(), name=f"database watch of {self._service.lane}"
+                )
                 await asyncio.wait({ended, stopping, watching, retaining}, return_when=asyncio.FIRST_COMPLETED)
-                await end_tasks(stopping, watching, retaining, counting)
+                await end_tasks(stopping, watching, retaining, looking)
                 self._note_end("outbox_watch_failed", watching)
                 self._note_end("retention_failed", retaining)
                 if not stop.is_set():
@@ -296,7 +296,8 @@ class CoordinatorProcess:
             # Drivers do not all say where.
             setting = f"{settings_prefix(self._service.lane)}DATABASE_URL"
             reason = f"{reason} (the database at {self._place}, by {setting})"
-        return Readiness(reason is None, reason or self._lane_thread.said)
+        said = "; ".join(filter(None, (self._lane_thread.said, self._database_watch.said)))
+        return Readiness(reason is None, reason or said or None)
 
 
 def run(service: Service, metrics_port: int | None) -> int:

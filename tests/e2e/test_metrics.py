@@ -88,6 +88,7 @@ def test_processes_expose_exactly_what_operating_lists(system: System) -> None:
         "coordinator_lane_parked_age_seconds",
         "coordinator_lane_move_age_seconds",
         "coordinator_lane_session_wait_seconds",
+        "coordinator_lane_clock_ahead_seconds",
         "coordinator_lane_epoch",
         "coordinator_gateway_pool_connections",
         "coordinator_cache_reads_total",

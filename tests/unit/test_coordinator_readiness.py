@@ -35,6 +35,17 @@ def test_a_command_that_waits_for_an_earlier_one_of_its_session_is_told_and_the_
         loop._lane._tenancy.channel_number = None
 
 
+def test_a_clock_that_is_wrong_is_told_and_the_process_is_ready(
+    process: CoordinatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(process._transport), "unready_reason", None)
+    process._database_watch._note(-3600.0)
+    wrong = "the clock of its machine is 3600 s behind that of its database: correct the one that is wrong"
+    assert process.readiness() == Readiness(True, wrong)
+    process._database_watch._note(0.2)
+    assert process.readiness() == Readiness(True, None)
+
+
 @pytest.mark.parametrize(
     ("late", "suspension", "said"),
     [

@@ -9,6 +9,7 @@ from coordinator.operate.conditions import UNASKED, UNSEEN_ACTIVE, LaneCondition
 from coordinator.operate.kept_lanes import lane_todo
 from coordinator.operate.lane_status import LaneStatus
 from coordinator.operate.processes import SeenProcess
+from coordinator.stores.clocks import ahead_words
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,20 @@ def test_what_waits_for_an_earlier_command_of_its_session_is_said(
     assert found == (state, why + waits)
     condition = LaneCondition(lane="users", state=state, why=found[1], waiting=2)
     assert ("sent" in (lane_todo(condition) or "")) == (state == "stuck")
+
+
+@pytest.mark.parametrize(
+    ("rate", "still_s", "state", "why"),
+    [(5.0, 0.0, "running", ""), (0.0, 0.0, "idle", ""), (0.0, 5.0, "stuck", "2 wait, and nothing is settled; ")],
+)
+def test_a_clock_that_is_wrong_is_said_and_is_not_why_a_lane_settles_nothing(
+    rate: float, still_s: float, state: str, why: str
+) -> None:
+    wrong = ahead_words(3600.0)
+    assert wrong is not None
+    status = LaneStatus(lane="users", sequence=7, rate=rate, ready=2, consumers=1, errors=[])
+    found = state_of(status, 2, [coordinator("active", reason=wrong)], still_s, is_local=False)
+    assert found == (state, why + wrong)
 
 
 @pytest.mark.parametrize(("backlog", "waits"), [(0, ""), (2, "2 wait, and ")])

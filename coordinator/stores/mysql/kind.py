@@ -46,7 +46,7 @@ class _Mysql(Dialect):
     driver = "mysql+pymysql"
     reading_driver: ClassVar[str] = "mysql+aiomysql"
     ends_indexes_with_key: ClassVar[bool] = True
-    clock: ClassVar[str | None] = "SELECT UNIX_TIMESTAMP()"
+    clock: ClassVar[str | None] = "SELECT UNIX_TIMESTAMP() + MICROSECOND(NOW(6)) / 1000000"
     follows: ClassVar[str | None] = "SELECT @@global.read_only"
     # Not the server's default, whose gap locks would hold up the lane's inserts into the log.
     admin_isolation: ClassVar[str | None] = "READ COMMITTED"
