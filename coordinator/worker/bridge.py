@@ -6,12 +6,18 @@ broker once its batch is committed, and until then comes again after any crash: 
 already. What comes again after a lost connection may still wait here, and is not put into the queue a second time: an
 outage of the database may see many connections come and go. What goes out stays in the lane's outbox until the broker
 has confirmed it.
+
+The broker keeps the lane's mark, too, for whoever has the queue next. Another one may have had it before, and left the
+mark of another database there. So on each channel of the broker's the lane's own is kept only once the lane has gone on
+behind that: it has settled something that was put into its queue after the mark of the channel. Till then, and for
+every channel that is gone, the broker's stays.
 """
 
 import asyncio
 import threading
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, NoReturn, Protocol
 
 from msgspec import Struct
@@ -28,6 +34,8 @@ from coordinator.worker.holder import holder_name
 
 _ASK_AFTER_S: Final = 0.5
 _ASK_AGAIN_S_MAX: Final = 60.0
+_LOOK_EVERY_S: Final = 5.0
+"""How often it looks whether there is another channel, while nothing comes."""
 _OUTSIDE: Final = ">"
 """Before an address of the broker's: nobody there can name those who wait in this process."""
 
@@ -57,15 +65,23 @@ class BridgedLane(Protocol):
     def put_delivery(self, delivery: Delivery) -> int:
         """Hand it to the lane; return its number."""
 
+    @property
+    def last_number(self) -> int:
+        """That of what was put into the queue last."""
+
     def learn(self, mark: Mark) -> None:
-        """How far the lane is known to have come."""
+        """How far the lane is known to have come. Its thread takes that in before anything that is put into the queue
+        from now on."""
+
+    def mark(self) -> Mark | None:
+        """How far the lane has come; None: it is in doubt. For the lane's thread."""
 
     def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """These are safe with the broker."""
 
 
 class LaneBridge:
-    """The bridge of one lane. The lane's thread calls `settle` and `publish_emitted`."""
+    """The bridge of one lane. The lane's thread calls `settle`, `publish_emitted` and `keep`."""
 
     def __init__(self, lane: BridgedLane, transport: Transport, settings: LaneSettings) -> None:
         self._lane = lane
@@ -79,6 +95,12 @@ class LaneBridge:
         self._channel = 0
         self._may_come_again: dict[str | None, deque[int]] = {}
         """Those of them that the present channel has not brought, by the ids of their first commands."""
+        self._before = 0
+        """What was put into the lane's queue last, when its mark and the first message of this channel had come."""
+        self._fresh_channel = -1
+        """The last one that has brought something that was not in the lane's queue."""
+        self._heeded_channel = 0
+        """The last one of which the lane heeds the mark, and goes on. Of the lane's thread."""
         self._thread = threading.Thread(target=self._bring_in, name=f"bridge of {lane.name}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = asyncio.Event()
@@ -112,6 +134,8 @@ class LaneBridge:
         """Send outcomes to those who wait elsewhere, and acknowledge what came from there."""
         with self._lane.numbering:
             settled = [each for number in settlement.tags if (each := self._under_way.pop(number, None)) is not None]
+            channel = self._channel
+            is_heeded = any(number > self._before for number in settlement.tags)
         tags: defaultdict[int, list[int]] = defaultdict(list)
         for each in settled:
             tags[each.channel].append(each.delivery.tag)
@@ -119,8 +143,19 @@ class LaneBridge:
         if replies or settlement.withdrawn:
             # Outcomes go before the acknowledgements, and on whatever channel.
             self._consumer.settle(0, Settlement(replies=replies, withdrawn=settlement.withdrawn))
-        for channel, of_channel in tags.items():
-            self._consumer.settle(channel, Settlement(tags=of_channel))
+        for its_channel, of_channel in tags.items():
+            self._consumer.settle(its_channel, Settlement(tags=of_channel))
+        if is_heeded and channel != self._heeded_channel:
+            self._heeded_channel = channel
+            if (mark := self._lane.mark()) is not None and mark.sequence:
+                self.keep(mark)
+
+    def keep(self, mark: Mark) -> None:
+        """Have the broker keep how far the lane has come, if the lane has heeded what was kept there before."""
+        if self._heeded_channel > 0:
+            # One that is gone keeps nothing.
+            with suppress(RuntimeError):  # the consumer's loop is closed: the process ends
+                self._consumer.keep(self._heeded_channel, mark)
 
     def end_intake(self) -> None:
         """Bring nothing in any more; what is under way is still settled."""
@@ -139,20 +174,23 @@ class LaneBridge:
             self._thread.join(timeout_s)
 
     def _bring_in(self) -> None:
-        ask_in_s: float | None = _ASK_AFTER_S
+        asked_channel, ask_in_s = self._inbox.channel_number, _ASK_AFTER_S
         try:
             while not self._inbox.is_closed:
+                is_fresh = self._fresh_channel == self._inbox.channel_number
                 channel, deliveries = self._inbox.take(
-                    self._settings.batch_commands_max, self._settings.batch_bytes_max, ask_in_s
+                    self._settings.batch_commands_max,
+                    self._settings.batch_bytes_max,
+                    _LOOK_EVERY_S if is_fresh else ask_in_s,
                 )
                 if (mark := self._inbox.take_mark()) is not None:
                     # Whoever had the queue before may have come further, in another database.
                     self._lane.learn(mark)
                 for delivery in deliveries:
                     self._put(channel, delivery)
-                if mark is not None or deliveries:
-                    ask_in_s = None
-                elif ask_in_s is not None and not self._inbox.is_closed and self.unready_reason is None:
+                if (current := self._inbox.channel_number) != asked_channel:
+                    asked_channel, ask_in_s = current, _ASK_AFTER_S
+                elif mark is None and not deliveries and not is_fresh and self._may_ask():
                     # RabbitMQ tells a consumer by a delivery only that the queue is its, and so is the mark. Meanwhile
                     # the lane goes on with what comes from its own process.
                     self._consumer.wake(new_command_id())
@@ -163,6 +201,9 @@ class LaneBridge:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._ended.set)
 
+    def _may_ask(self) -> bool:
+        return not self._inbox.is_closed and self.unready_reason is None
+
     def _put(self, channel: int, delivery: Delivery) -> None:
         outside = None if delivery.reply_to is None else _OUTSIDE + delivery.reply_to
         with self._lane.numbering:
@@ -171,10 +212,12 @@ class LaneBridge:
             number = self._waiting_here(delivery)
             if number is None:
                 number = self._lane.put_delivery(replace(delivery, reply_to=outside))
+                self._fresh_channel = channel
             self._under_way[number] = _Brought(channel, delivery)
 
     def _begin_channel(self, channel: int) -> None:
         self._channel = channel
+        self._before = self._lane.last_number
         self._may_come_again = {}
         for number, each in self._under_way.items():
             self._may_come_again.setdefault(_first_id(each.delivery), deque()).append(number)

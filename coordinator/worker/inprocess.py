@@ -16,6 +16,7 @@ import structlog
 
 from coordinator.effects.worker import EffectWorker
 from coordinator.lane.delivery import Settlement
+from coordinator.lane.high_water import Mark
 from coordinator.lane.outbox import message_of
 from coordinator.lane.tenancy import Clock
 from coordinator.protocol.issuing import issuable
@@ -350,6 +351,11 @@ class InProcessWrites:
         if bridge is not None:
             bridge.settle(settlement)
         self._call_soon(self._set_outcomes, settlement)
+
+    def has_come(self, lane: LocalLane, mark: Mark) -> None:
+        bridge = self._bridges.get(lane.name)
+        if bridge is not None:
+            bridge.keep(mark)
 
     def _set_outcomes(self, settlement: Settlement) -> None:
         for reply in settlement.replies:

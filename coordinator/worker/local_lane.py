@@ -52,6 +52,9 @@ class LaneHost(Protocol):
     def reply(self, lane: "LocalLane", settlement: Settlement) -> None:
         """Give outcomes to the issuers that wait for them."""
 
+    def has_come(self, lane: "LocalLane", mark: Mark) -> None:
+        """This is how far a lane has come, to be kept for whoever has it next."""
+
     def lost(self, lane: str, reason: str) -> None:
         """Fail every issuer that waits for a lane that this process has lost."""
 
@@ -158,8 +161,17 @@ class LocalLane:
 
     def learn(self, mark: Mark) -> None:
         """Take in what a broker remembers of the lane, and keep it: the broker may be away at the next start."""
-        self.queue.keep(0, mark)
+        self.queue.remember(mark)
         self.inbox.learn(mark)
+
+    @property
+    def last_number(self) -> int:
+        """That of what was put into the queue last."""
+        return self.queue.last_number
+
+    def mark(self) -> Mark | None:
+        """How far the lane has come; None: it is in doubt. For the lane's thread."""
+        return None if self._lane.is_in_doubt else self._lane.mark()
 
     def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """These are settled, or safe elsewhere."""
@@ -194,6 +206,7 @@ class LocalLane:
             on_settlement=lambda settlement: self._host.reply(self, settlement),
             on_emitted=self._emitted,
             on_lost=self._lose,
+            on_mark=lambda mark: self._host.has_come(self, mark),
             bytes_max=self._queue_bytes_max,
         )
 

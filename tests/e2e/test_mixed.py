@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
+import pika
 import pytest
 from sqlalchemy import text
 
-from coordinator.lane.high_water import Mark, encode_mark
+from coordinator.lane.high_water import Mark, decode_mark, encode_mark
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.topology import mark_queue_name
@@ -142,3 +144,48 @@ async def test_a_lane_asks_what_the_broker_remembers_before_anybody_elsewhere_ha
     await asyncio.to_thread(
         wait_until, lambda: "and 1000 was acknowledged" in log.read_text(), "the lane has stopped", monolith.process
     )
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("coordinators_settled", [0, 3])
+async def test_a_coordinator_with_another_database_learns_from_the_broker_that_the_lane_went_on_in_one_process(
+    mixed: Mixed, coordinators_settled: int
+) -> None:
+    """Its database has come less far, or further; before, the broker knew only how far coordinators had come."""
+    monolith, system = mixed.monolith, mixed.system
+    if coordinators_settled:
+        system.start_coordinator("items")
+        system.start_gateway("items")
+        async with aiohttp.ClientSession(headers=HEADERS) as session:
+            await added(session, system.urls["items"], coordinators_settled)
+        await asyncio.to_thread(system.stop)
+        with system.broker() as channel:
+            channel.queue_delete(mark_queue_name("items"))
+        system.start_coordinator("users")
+    await asyncio.to_thread(monolith.start)
+    await asyncio.to_thread(monolith.admit_caller)
+    async with aiohttp.ClientSession(headers=HEADERS) as session:
+        await added(session, monolith.url, 1)
+
+    def kept() -> int:
+        with system.broker() as channel:
+            channel.queue_declare(mark_queue_name("items"), passive=True)
+            _, _, body = channel.basic_get(mark_queue_name("items"))
+            return 0 if body is None else decode_mark(body).sequence
+
+    await asyncio.to_thread(wait_until, lambda: kept() > 0, "the broker knows how far it has come", monolith.process)
+    assert await asyncio.to_thread(monolith.stop) == 0
+    process, _ = system.launch_coordinator("items", {})
+    with system.broker() as channel:
+        properties = pika.BasicProperties(message_id=str(uuid4()), type="items.ghost")
+        channel.basic_publish("writes", "items", b"{}", properties)
+    further = "is not the one in which its commands were applied"
+    words = further if coordinators_settled else "lost acknowledged commands"
+    await asyncio.to_thread(wait_until, lambda: words in process.log_tail(60), "it has stopped", process)
+
+
+async def added(session: aiohttp.ClientSession, url: str, items: int) -> None:
+    for number in range(items):
+        item = {"name": f"i{number}", "price": 100, "currency": "EUR", "stock": 1}
+        status, answer = await Client(session, url).write("/items", item, f"added-{number}")
+        assert status == 201, answer

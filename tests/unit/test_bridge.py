@@ -23,6 +23,7 @@ from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.port import Confirmed
+from coordinator.worker import bridge
 from coordinator.worker.inprocess import InProcessWrites
 from coordinator.worker.waiting_issuer import WaitingIssuer
 from tests.support.store_contract import NOW
@@ -72,6 +73,8 @@ class Elsewhere:
         self.published: list[OutboxEntry] = []
         self.is_stopped = False
         self.woken: list[str] = []
+        self.kept: list[tuple[int, int]] = []
+        """The channels and sequences of marks."""
         self.inbox: Inbox
         self.confirm: Confirmed
         self._tags = 0
@@ -90,6 +93,9 @@ class Elsewhere:
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         self.published += entries
+
+    def keep(self, channel: int, mark: Mark) -> None:
+        self.kept.append((channel, mark.sequence))
 
     def wake(self, command_id: str) -> None:
         self.woken.append(command_id)
@@ -188,6 +194,62 @@ async def test_what_a_broker_remembers_is_looked_at_before_it_delivers(
 ) -> None:
     elsewhere.inbox.learn(Mark(sequence=5, epoch=1))
     await until(lambda: writes.at_hand("orders").cause == "commits_lost")
+
+
+async def test_the_broker_keeps_how_far_the_lane_has_come_once_it_has_said_what_it_had(
+    elsewhere: Elsewhere, writes: InProcessWrites
+) -> None:
+    assert await count(writes) == 1
+    assert elsewhere.kept == []
+    elsewhere.inbox.learn(Mark(sequence=1, epoch=1))
+    elsewhere.deliver(new_command_id())
+    await until(lambda: elsewhere.kept[:1] == [(1, 2)])
+    assert await count(writes) == 3
+    await until(lambda: elsewhere.kept[-1] == (1, 3))
+
+
+async def test_what_another_database_left_at_the_broker_stays_there(
+    elsewhere: Elsewhere, writes: InProcessWrites
+) -> None:
+    assert await count(writes) == 1
+    elsewhere.inbox.learn(Mark(sequence=1, epoch=1, lineage="other"))
+    elsewhere.deliver(new_command_id(), "replies.ada")
+    await until(lambda: writes.at_hand("orders").cause == "commits_lost")
+    assert elsewhere.kept == []
+
+
+async def test_what_was_begun_before_the_mark_came_keeps_none_over_it(
+    elsewhere: Elsewhere, writes: InProcessWrites
+) -> None:
+    """It comes again behind the mark of another database, of which the lane does not know yet as it commits that."""
+    ENTERED.clear()
+    GATE.clear()
+    command_id = new_command_id()
+    elsewhere.deliver(command_id)
+    assert await asyncio.to_thread(ENTERED.wait, WITHIN_S)
+    elsewhere.inbox.begin_channel()
+    elsewhere.inbox.learn(Mark(sequence=1, epoch=1, lineage="other"))
+    again = elsewhere.deliver(command_id, redelivered=True)
+    under_way = writes._bridges["orders"]._under_way
+    await until(lambda: [each.channel for each in under_way.values()] == [2])
+    GATE.set()
+    await until(lambda: elsewhere.acknowledged == {(2, again)})
+    await until(lambda: writes.at_hand("orders").cause == "commits_lost")
+    assert elsewhere.kept == []
+
+
+async def test_on_each_channel_the_broker_is_asked_what_it_has_before_it_keeps_more(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: Elsewhere, writes: InProcessWrites
+) -> None:
+    monkeypatch.setattr(bridge, "_LOOK_EVERY_S", 0.1)
+    elsewhere.deliver(new_command_id())
+    await until(lambda: (1, 1) in elsewhere.kept)
+    elsewhere.inbox.begin_channel()
+    assert await count(writes) == 2
+    await until(lambda: bool(elsewhere.woken))
+    assert all(channel == 1 for channel, _ in elsewhere.kept), "which is gone"
+    elsewhere.deliver(elsewhere.woken[0])
+    await until(lambda: elsewhere.kept[-1] == (2, 3))
 
 
 async def test_a_broker_that_delivers_nothing_is_asked_for_a_delivery_which_brings_what_it_remembers(

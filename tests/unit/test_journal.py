@@ -20,6 +20,7 @@ from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import ConfigurationError, OutcomeUnknown
 from coordinator.transports.inbox import Inbox
+from coordinator.transports.inprocess import journal_mark
 from coordinator.transports.inprocess.journal import (
     REMOVED_WITHOUT_RESERVE_MAX,
     FileJournal,
@@ -340,7 +341,7 @@ async def test_what_is_settled_before_it_is_written_does_not_stay_in_the_journal
 
 async def test_a_mark_that_could_not_be_kept_is_kept_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """An idle lane has nothing newer to keep."""
-    monkeypatch.setattr(queue_module, "RETRY_S", 0.01)
+    monkeypatch.setattr(journal_mark, "RETRY_S", 0.01)
     journal = Failing()
     async with started(journal) as lane:
         journal.error = JournalUnavailable("the disk is full")

@@ -7,7 +7,6 @@ it has an outcome. Until then the issuer waits in this very process, so a crash 
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -15,7 +14,7 @@ from msgspec.structs import replace
 
 from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Arrival, Delivery, Settlement
-from coordinator.lane.high_water import Mark, both
+from coordinator.lane.high_water import Mark
 from coordinator.protocol.packing import packed_bytes
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.clock import now_ms
@@ -24,6 +23,7 @@ from coordinator.service.errors import BrokerUnavailable, OutcomeUnknown, Overlo
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.inprocess.journal import WRITE_BYTES_MAX, Journal, JournalUnavailable, encode_message
+from coordinator.transports.inprocess.journal_mark import JournalMark
 from coordinator.transports.inprocess.unwritten import UnwrittenCommand
 from coordinator.transports.port import Confirmed
 
@@ -41,8 +41,8 @@ log = structlog.get_logger("inprocess")
 class LocalQueue:
     """Implements `LaneTransport`. Any thread may call `put`, and the methods that the lane calls.
 
-    The lane's thread calls `on_settlement` with each settlement and `on_emitted` with the emitted commands. `on_lost`
-    gets the reason when this process has lost the lane.
+    The lane's thread calls `on_settlement` with each settlement, `on_emitted` with the emitted commands, and `on_mark`
+    with each mark that it has to be kept. `on_lost` gets the reason when this process has lost the lane.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class LocalQueue:
         on_settlement: Callable[[Settlement], None],
         on_emitted: Callable[[Sequence[OutboxEntry]], None],
         on_lost: Callable[[str], None],
+        on_mark: Callable[[Mark], None] = lambda _: None,
         bytes_max: int = QUEUE_BYTES_MAX,
     ) -> None:
         self._lane = lane
@@ -62,6 +63,7 @@ class LocalQueue:
         self._on_settlement = on_settlement
         self._on_emitted = on_emitted
         self._on_lost = on_lost
+        self._on_mark = on_mark
         self._bytes_max = bytes_max
         self._on_emitted_confirmed: Confirmed | None = None
         self._lock = threading.Lock()
@@ -79,13 +81,7 @@ class LocalQueue:
         """Of these none is in `_adding`: a removal is never written ahead of what it removes."""
         self._writing: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
-        self._keeping = threading.Lock()
-        self._mark: Mark | None = None
-        """The newest, until it is on disk."""
-        self.mark: Mark | None = None
-        """The newest that was found or is to be kept; None: the lane is not started, or has kept none yet."""
-        self._is_mark_late = False
-        self._late: asyncio.Task[None] | None = None
+        self._mark = JournalMark(lane, journal)
         self.failure: Exception | None = None
         self._unwritable: str | None = None
         """Why nothing could be written; None: it could, the last time."""
@@ -101,12 +97,11 @@ class LocalQueue:
         """Called within the event loop. The commands accepted before come first, in their order."""
         self._on_emitted_confirmed = on_emitted_confirmed
         self._loop = asyncio.get_running_loop()
-        mark, accepted = (None, []) if self._journal is None else (self._journal.mark(), self._journal.read())
+        mark, accepted = self._mark.start(), [] if self._journal is None else self._journal.read()
         # Under the lock: a command that is put in meanwhile gets a higher number, and comes behind.
         with self._lock:
             self._channel = self._inbox.begin_channel()
             if mark is not None:
-                self.mark = mark
                 self._inbox.learn(mark)
             for number, message in accepted:
                 self._accepted.add(number)
@@ -196,16 +191,27 @@ class LocalQueue:
                 log.info("journal_left", lane=self._lane)
 
     def keep(self, channel: int, mark: Mark) -> None:  # noqa: ARG002  # there is one only
-        with self._lock:
-            self._mark = self.mark = mark if self.mark is None else both(self.mark, mark)
-        if not self._keep_mark() and self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: the process ends
-                self._loop.call_soon_threadsafe(self._keep_mark_later)
+        self._mark.keep(mark)
+        self._on_mark(mark)
+
+    def remember(self, mark: Mark) -> None:
+        """Keep in the journal what another one than the lane knows."""
+        self._mark.keep(mark)
+
+    @property
+    def mark(self) -> Mark | None:
+        """The newest that was found or is to be kept; None: the lane is not started, or has kept none yet."""
+        return self._mark.mark
 
     def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """Note that these are settled in the lanes to which they were sent."""
         if self._on_emitted_confirmed is not None:
             self._on_emitted_confirmed(entries)
+
+    @property
+    def last_number(self) -> int:
+        """That of what was put in last. The lane's thread gets all later ones behind a mark that it was told before."""
+        return self._number
 
     @property
     def waiting(self) -> int:
@@ -253,9 +259,8 @@ class LocalQueue:
             await self._writing
             if self._retry is not None:
                 self._retry.cancel()
-        await end_tasks(self._late)
+        await self._mark.close()
         if self._journal is not None:
-            await asyncio.to_thread(self._keep_mark)
             await asyncio.to_thread(self._journal.close)
 
     def _deliver(
@@ -303,34 +308,6 @@ class LocalQueue:
                 else:
                     self._removing.append(number)
             self._write_soon()
-
-    def _keep_mark(self) -> bool:
-        """Whether the newest mark is on disk. Called by the lane's thread, and another."""
-        with self._keeping:
-            mark = self._mark
-            if mark is None or self._journal is None:
-                return True
-            try:
-                self._journal.keep(mark)
-            except JournalUnavailable as error:
-                if not self._is_mark_late:
-                    log.error("journal_unavailable", lane=self._lane, reason=str(error))  # it says it all
-                self._is_mark_late = True
-                return False
-            self._is_mark_late = False
-            with self._lock:
-                self._mark = None if self._mark is mark else self._mark
-            return True
-
-    def _keep_mark_later(self) -> None:
-        if self._late is None or self._late.done():
-            self._late = asyncio.create_task(self._keep_mark_again(), name=f"mark of {self._lane}")
-
-    async def _keep_mark_again(self) -> None:
-        while True:
-            await asyncio.sleep(RETRY_S)
-            if await asyncio.to_thread(self._keep_mark):
-                return
 
     def _write_soon(self) -> None:
         if self.failure is None and (self._writing is None or self._writing.done()):
