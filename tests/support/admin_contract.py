@@ -175,6 +175,12 @@ class AdminContract:
                 use(open_admin("other"))
         assert open_admin("ledger").state() == before
 
+    def test_its_server_tells_the_time_to_the_millisecond(self, admin: LaneAdmin) -> None:
+        before = utc_now()
+        there = admin.clock()
+        slack = timedelta(milliseconds=5)
+        assert there is None or before - slack <= there <= utc_now() + slack
+
     def test_dead_letters_are_counted(self, open_store: OpenStore, admin: LaneAdmin) -> None:
         lease = commit(open_store(), open_store().take_over("holder", NOW), changes())
         assert admin.dead_letters() == 0
