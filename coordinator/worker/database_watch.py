@@ -7,10 +7,13 @@ and nothing else tells of it.
 
 import asyncio
 import math
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
 from time import monotonic
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from prometheus_client import Gauge
@@ -31,6 +34,8 @@ CLOCK_AHEAD: Final = Gauge(
 )
 LOOK_EVERY_S: Final = 15.0
 LINE_EVERY_S: Final = 3600.0
+
+T = TypeVar("T")
 
 log = structlog.get_logger("lane")
 
@@ -70,9 +75,9 @@ class DatabaseWatch:
             while True:
                 try:
                     admin = admin or self._open_admin()
-                    self._note(await asyncio.to_thread(self._look, admin))
+                    self._note(await _asked(partial(self._look, admin)))
                     if self._letters is not None:
-                        self._letters.set(await asyncio.to_thread(admin.dead_letters))
+                        self._letters.set(await _asked(admin.dead_letters))
                 except (Unavailable, ConfigurationError):
                     # The lane says what is wrong with its database.
                     self._forget()
@@ -103,3 +108,18 @@ class DatabaseWatch:
         self._ahead.set(math.nan)
         if self._letters is not None:
             self._letters.set(math.nan)
+
+
+def _asked(question: Callable[[], T]) -> "asyncio.Future[T]":
+    """The answer of a thread of its own, whose end no process waits for: a server that stands still never answers."""
+    answer: Future[T] = Future()
+    answer.set_running_or_notify_cancel()
+
+    def ask() -> None:
+        try:
+            answer.set_result(question())
+        except BaseException as error:  # noqa: BLE001  # whoever asks gets it
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, name="database watch", daemon=True).start()
+    return asyncio.wrap_future(answer)

@@ -5,6 +5,7 @@ import math
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -132,3 +133,27 @@ async def test_nobody_knows_while_the_database_is_away() -> None:
     await looked(watch, admin)
     assert math.isnan(shown("coordinator_lane_clock_ahead_seconds"))
     assert watch.said is None
+
+
+def test_a_process_ends_though_its_database_never_answers() -> None:
+    """Python would wait for a thread of the event loop's own."""
+    admin: Any = Database()
+    answers = threading.Event()
+
+    def stands_still() -> None:
+        admin.asked.release()
+        answers.wait(WITHIN_S)
+
+    admin.on_asked = stands_still
+
+    async def watched_for_a_moment() -> None:
+        watching = asyncio.create_task(DatabaseWatch("ledger", lambda: admin, counts=True).run())
+        assert await asyncio.to_thread(admin.asked.acquire, timeout=WITHIN_S)
+        await end_tasks(watching)
+
+    began_s = monotonic()
+    asyncio.run(watched_for_a_moment())
+    took_s = monotonic() - began_s
+    answers.set()
+    assert took_s < WITHIN_S / 2
+    assert admin.is_closed
