@@ -34,6 +34,8 @@ CLOCK_AHEAD: Final = Gauge(
 )
 LOOK_EVERY_S: Final = 15.0
 LINE_EVERY_S: Final = 3600.0
+ANSWER_S: Final = 10.0
+"""How long the last answers count while the next one does not come."""
 
 T = TypeVar("T")
 
@@ -75,9 +77,9 @@ class DatabaseWatch:
             while True:
                 try:
                     admin = admin or self._open_admin()
-                    self._note(await _asked(partial(self._look, admin)))
+                    self._note(await self._answer(partial(self._look, admin)))
                     if self._letters is not None:
-                        self._letters.set(await _asked(admin.dead_letters))
+                        self._letters.set(await self._answer(admin.dead_letters))
                 except (Unavailable, ConfigurationError):
                     # The lane says what is wrong with its database.
                     self._forget()
@@ -85,6 +87,12 @@ class DatabaseWatch:
         finally:
             if admin is not None:
                 admin.close()
+
+    async def _answer(self, question: Callable[[], T]) -> T:
+        answer = _asked(question)
+        if not (await asyncio.wait({answer}, timeout=ANSWER_S))[0]:
+            self._forget()
+        return await answer
 
     def _look(self, admin: LaneAdmin) -> float:
         """How far this process's clock is ahead, as far as that is certain: the answer was made at some moment between

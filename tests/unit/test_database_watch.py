@@ -135,6 +135,31 @@ async def test_nobody_knows_while_the_database_is_away() -> None:
     assert watch.said is None
 
 
+async def clock_is_known(*, is_known: bool) -> None:
+    """Return once it is, or is not any more."""
+    async with asyncio.timeout(WITHIN_S / 2):
+        ahead_s = shown("coordinator_lane_clock_ahead_seconds")
+        while math.isnan(ahead_s) == is_known:
+            await asyncio.sleep(0)
+            ahead_s = shown("coordinator_lane_clock_ahead_seconds")
+
+
+async def test_nobody_knows_while_it_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection may be lost without a word: nothing would end the wait for hours."""
+    monkeypatch.setattr(database_watch, "ANSWER_S", 0.01)
+    admin: Any = Database()
+    answers = threading.Event()
+    watch = DatabaseWatch("ledger", lambda: admin, counts=True, clock=lambda: NOW + timedelta(hours=1), every_s=0.01)
+    await looked(watch, admin)
+    admin.on_asked = lambda: answers.wait(WITHIN_S)
+    watching = asyncio.create_task(watch.run())
+    await clock_is_known(is_known=False)
+    assert watch.said is None
+    answers.set()
+    await clock_is_known(is_known=True)
+    await end_tasks(watching)
+
+
 def test_a_process_ends_though_its_database_never_answers() -> None:
     """Python would wait for a thread of the event loop's own."""
     admin: Any = Database()
