@@ -20,6 +20,8 @@ _ENDING = {
     signal.SIGHUP: signal.SIG_DFL,
 }
 """The signals that end a command, and how they are where nobody has changed it."""
+_STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGHUP)
+"""Statuses with which a command ends by one of them, and by nothing else."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -47,6 +49,11 @@ def main(command: str | None = None, program: str | None = None) -> None:
         _run(command, program, ending)
     except SystemExit as error:
         status = error.code
+        if status in _STOPPED:
+            # Python would wait for a thread that asks a database, also for one that never gets an answer.
+            with suppress(Exception):
+                sys.stdout.flush()
+            _end(status, b"")
         raise
     except KeyboardInterrupt as error:
         _end(error.status if isinstance(error, Stopped) else INTERRUPTED, _MAYBE_DONE)

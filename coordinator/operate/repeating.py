@@ -61,10 +61,12 @@ def numbered(rounds: int | None) -> Iterator[int]:
 
 @contextmanager
 def until_interrupted() -> Iterator[None]:
-    """Ctrl-C is how one leaves: it ends what is inside, and is no failure."""
+    """Ctrl-C is how one leaves: it ends what is inside, and is no failure. Another signal has its own status."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if hasattr(error, "status"):
+            raise
         # The terminal has written ^C.
         click.echo()
 

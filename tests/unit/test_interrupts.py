@@ -7,9 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import Final
 
 import pytest
+
+from coordinator.operate.repeating import until_interrupted
+from write_coordinator_start import Stopped
 
 BEGIN: Final = "import atexit, os, signal, sys, threading\n"
 END: Final = "sys.argv = ['coordinator', 'schemas', 'users']\nfrom write_coordinator_start import main\nmain()\n"
@@ -60,6 +64,24 @@ def ended(code: str) -> tuple[int, str, str]:
 def test_a_command_that_still_imports_ends_in_a_word(name: str, words: str, number: str) -> None:
     status = 128 + signal.Signals[number]
     assert ended(IMPORTING.format(name=name, number=number)) == (status, "", f"\ncoordinator: {words}\n")
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+def test_one_that_is_stopped_waits_for_no_thread(number: str) -> None:
+    """Such as one that asks a database which stands still: `timeout` sends one signal alone."""
+    hanging = "threading.Thread(target=threading.Event().wait, args=(20.0,)).start()\n"
+    began_s = time.monotonic()
+    status, _, errors = ended(hanging + IMPORTING.format(name="coordinator.service.json_schemas", number=number))
+    assert time.monotonic() - began_s < 15.0
+    assert (status, errors) == (
+        128 + signal.Signals[number],
+        "\ncoordinator: interrupted: what was sent is not taken back\n",
+    )
+
+
+def test_what_is_left_by_ctrl_c_is_ended_by_other_signals() -> None:
+    with pytest.raises(Stopped), until_interrupted():
+        raise Stopped(signal.SIGTERM)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
