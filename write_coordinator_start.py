@@ -84,4 +84,9 @@ def _end(status: int, words: bytes, _number: int = 0, _frame: FrameType | None =
     if words and sys.stderr is not None:
         with suppress(OSError, ValueError):
             os.write(sys.stderr.fileno(), words)
+    if status in _STOPPED:
+        # By the signal itself, where that ends it: a supervisor tells from that a process that it has stopped from one
+        # that has failed. A shell shows the same status.
+        signal.signal(status - 128, signal.SIG_DFL)
+        os.kill(os.getpid(), status - 128)
     os._exit(status)

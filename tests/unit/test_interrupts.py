@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM or SIGHUP at any line of a command: a word and 128 + its number, or once it is done its own status.
+"""Ctrl-C, SIGTERM or SIGHUP at any line of a command: a word and the end by it, or once it is done its own status.
 
 There is no traceback.
 """
@@ -45,6 +45,11 @@ AS_AT_THE_START: Final = (
 )
 
 
+def by(number: str) -> int:
+    """The status of what ends by this signal: a shell shows 128 and its number of each."""
+    return 128 + signal.SIGINT if number == "SIGINT" else -signal.Signals[number]
+
+
 def ended(code: str) -> tuple[int, str, str]:
     environment = os.environ | {"COORDINATOR_APP": "gateways.app:APP"}
     command = [sys.executable, "-c", BEGIN + AS_AT_THE_START + code + END]
@@ -62,8 +67,7 @@ def ended(code: str) -> tuple[int, str, str]:
     ],
 )
 def test_a_command_that_still_imports_ends_in_a_word(name: str, words: str, number: str) -> None:
-    status = 128 + signal.Signals[number]
-    assert ended(IMPORTING.format(name=name, number=number)) == (status, "", f"\ncoordinator: {words}\n")
+    assert ended(IMPORTING.format(name=name, number=number)) == (by(number), "", f"\ncoordinator: {words}\n")
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
@@ -74,7 +78,7 @@ def test_one_that_is_stopped_waits_for_no_thread(number: str) -> None:
     status, _, errors = ended(hanging + IMPORTING.format(name="coordinator.service.json_schemas", number=number))
     assert time.monotonic() - began_s < 15.0
     assert (status, errors) == (
-        128 + signal.Signals[number],
+        by(number),
         "\ncoordinator: interrupted: what was sent is not taken back\n",
     )
 
