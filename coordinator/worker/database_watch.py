@@ -7,9 +7,7 @@ and nothing else tells of it.
 
 import asyncio
 import math
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
 from time import monotonic
@@ -19,6 +17,7 @@ import structlog
 from prometheus_client import Gauge
 
 from coordinator.runtime.clock import utc_now
+from coordinator.runtime.own_threads import asked
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.admin import LaneAdmin
@@ -89,7 +88,7 @@ class DatabaseWatch:
                 admin.close()
 
     async def _answer(self, question: Callable[[], T]) -> T:
-        answer = _asked(question)
+        answer = asked(question, "database watch")
         if not (await asyncio.wait({answer}, timeout=ANSWER_S))[0]:
             self._forget()
         return await answer
@@ -116,18 +115,3 @@ class DatabaseWatch:
         self._ahead.set(math.nan)
         if self._letters is not None:
             self._letters.set(math.nan)
-
-
-def _asked(question: Callable[[], T]) -> "asyncio.Future[T]":
-    """The answer of a thread of its own, whose end no process waits for: a server that stands still never answers."""
-    answer: Future[T] = Future()
-    answer.set_running_or_notify_cancel()
-
-    def ask() -> None:
-        try:
-            answer.set_result(question())
-        except BaseException as error:  # noqa: BLE001  # whoever asks gets it
-            answer.set_exception(error)
-
-    threading.Thread(target=ask, name="database watch", daemon=True).start()
-    return asyncio.wrap_future(answer)

@@ -19,6 +19,7 @@ import structlog
 from prometheus_client import Counter
 
 from coordinator.runtime.clock import utc_now
+from coordinator.runtime.own_threads import asked
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError, Unavailable
@@ -85,7 +86,7 @@ class Retention:
         try:
             with closing(self._open_admin()) as admin:
                 # One clock that is wrong must not decide what is old enough: what is forgotten may be applied again.
-                there = await asyncio.to_thread(admin.clock)
+                there = await asked(admin.clock, "retention")
                 now = self._clock()
                 if (problem := clocks_apart(self._lane, now, there)) is not None:
                     return self._postponed(problem, kind="clocks apart")
@@ -113,7 +114,7 @@ class Retention:
         try:
             while self._holding() is not None:
                 began_s = monotonic()
-                rows = await asyncio.to_thread(next, steps, None)
+                rows = await asked(partial(next, steps, None), "retention")
                 if rows is None:
                     return True
                 removed += rows

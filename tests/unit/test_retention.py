@@ -1,15 +1,19 @@
 """What is too old goes by itself, a little at a time, and only while this process has the lane."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from coordinator.client.writes import WriteOptions, execute
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.stores.admin import LaneAdmin, LetterQuery
@@ -27,6 +31,7 @@ from tests.support.pauses import Pauses
 from tests.support.store_contract import NOW, changes, commit, entry
 from tests.support.system import wait_until
 
+WITHIN_S = 20.0
 LEASE = Lease(1, 5, holder="holder")
 SETTINGS = LaneSettings(log_retention_days=7, dead_letter_retention_days=30, acts_retention_days=30)
 
@@ -161,3 +166,29 @@ async def test_a_defect_of_the_retention_ends_a_monolith(tmp_path: Path, monkeyp
     async with InProcessWrites(stores, [LEDGER], SETTINGS, addresses=addresses) as writes:
         with pytest.raises(ZeroDivisionError):
             await writes.failed()
+
+
+def test_a_process_ends_though_its_database_never_answers() -> None:
+    """Python would wait for a thread of the event loop's own."""
+    is_asked, answers = threading.Event(), threading.Event()
+
+    class StandsStill:
+        def clock(self) -> None:
+            is_asked.set()
+            answers.wait(WITHIN_S)
+
+        def close(self) -> None:
+            pass
+
+    async def stopped_meanwhile() -> None:
+        admin: Any = StandsStill()
+        retained = Retention("ledger", lambda: admin, lambda: LEASE, SETTINGS, lambda: NOW, Pauses(EVERY_S))
+        running = asyncio.create_task(retained.run())
+        assert await asyncio.to_thread(is_asked.wait, WITHIN_S)
+        await end_tasks(running)
+
+    began_s = monotonic()
+    asyncio.run(stopped_meanwhile())
+    took_s = monotonic() - began_s
+    answers.set()
+    assert took_s < WITHIN_S / 2
