@@ -175,7 +175,8 @@ class AdminContract:
                 use(open_admin("other"))
         assert open_admin("ledger").state() == before
 
-    def test_its_server_tells_the_time_to_the_millisecond(self, admin: LaneAdmin) -> None:
+    def test_its_server_tells_the_time_to_the_millisecond(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        open_store().take_over("holder", NOW)
         before = utc_now()
         there = admin.clock()
         slack = timedelta(milliseconds=5)
