@@ -3,9 +3,8 @@
 import asyncio
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from coordinator.runtime.ending import end_tasks
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.worker import database_watch
 from coordinator.worker.database_watch import DatabaseWatch
+from tests.support.silent_database import check_it_ends
 
 WITHIN_S = 10.0
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -161,24 +161,11 @@ async def test_nobody_knows_while_it_does_not_answer(monkeypatch: pytest.MonkeyP
 
 
 def test_a_process_ends_though_its_database_never_answers() -> None:
-    """Python would wait for a thread of the event loop's own."""
     admin: Any = Database()
-    answers = threading.Event()
 
-    def stands_still() -> None:
-        admin.asked.release()
-        answers.wait(WITHIN_S)
+    def asking(stands_still: Callable[[], None]) -> Coroutine[Any, Any, None]:
+        admin.on_asked = stands_still
+        return DatabaseWatch("ledger", lambda: admin, counts=True).run()
 
-    admin.on_asked = stands_still
-
-    async def watched_for_a_moment() -> None:
-        watching = asyncio.create_task(DatabaseWatch("ledger", lambda: admin, counts=True).run())
-        assert await asyncio.to_thread(admin.asked.acquire, timeout=WITHIN_S)
-        await end_tasks(watching)
-
-    began_s = monotonic()
-    asyncio.run(watched_for_a_moment())
-    took_s = monotonic() - began_s
-    answers.set()
-    assert took_s < WITHIN_S / 2
+    check_it_ends(asking)
     assert admin.is_closed

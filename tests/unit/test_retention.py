@@ -1,19 +1,17 @@
 """What is too old goes by itself, a little at a time, and only while this process has the lane."""
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from coordinator.client.writes import WriteOptions, execute
-from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.stores.admin import LaneAdmin, LetterQuery
@@ -28,10 +26,10 @@ from coordinator.worker.retention import EVERY_S, REST_S_MIN, RETRY_S, Retention
 from tests.support.admin_contract import letter
 from tests.support.ledger import LEDGER, Account, OpenAccount
 from tests.support.pauses import Pauses
+from tests.support.silent_database import check_it_ends
 from tests.support.store_contract import NOW, changes, commit, entry
 from tests.support.system import wait_until
 
-WITHIN_S = 20.0
 LEASE = Lease(1, 5, holder="holder")
 SETTINGS = LaneSettings(log_retention_days=7, dead_letter_retention_days=30, acts_retention_days=30)
 
@@ -169,26 +167,8 @@ async def test_a_defect_of_the_retention_ends_a_monolith(tmp_path: Path, monkeyp
 
 
 def test_a_process_ends_though_its_database_never_answers() -> None:
-    """Python would wait for a thread of the event loop's own."""
-    is_asked, answers = threading.Event(), threading.Event()
+    def asking(stands_still: Callable[[], None]) -> Coroutine[Any, Any, None]:
+        admin: Any = SimpleNamespace(clock=stands_still, close=lambda: None)
+        return Retention("ledger", lambda: admin, lambda: LEASE, SETTINGS, lambda: NOW, Pauses(EVERY_S)).run()
 
-    class StandsStill:
-        def clock(self) -> None:
-            is_asked.set()
-            answers.wait(WITHIN_S)
-
-        def close(self) -> None:
-            pass
-
-    async def stopped_meanwhile() -> None:
-        admin: Any = StandsStill()
-        retained = Retention("ledger", lambda: admin, lambda: LEASE, SETTINGS, lambda: NOW, Pauses(EVERY_S))
-        running = asyncio.create_task(retained.run())
-        assert await asyncio.to_thread(is_asked.wait, WITHIN_S)
-        await end_tasks(running)
-
-    began_s = monotonic()
-    asyncio.run(stopped_meanwhile())
-    took_s = monotonic() - began_s
-    answers.set()
-    assert took_s < WITHIN_S / 2
+    check_it_ends(asking)
