@@ -30,13 +30,16 @@ _Number = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
 _Name = Annotated[str, Meta(pattern=r"^[\x01-\x7f]{1,64}\Z")]
 """As the database takes it."""
 _Lineage = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,64}\Z")]
+_Lineages = Annotated[str, Meta(pattern=r"^[\x20-\x7e]{1,600}\Z")]
+"""More than the lease remembers of those that are given up (`SUPERSEDED_MAX`)."""
 
 
 class Mark(Struct, frozen=True):
     """The last sequence that was acknowledged, the epoch, and the last id of each series.
 
     `is_partial`: there were more than `SERIES_MAX` series. `lineage`: of the database in which that is so; None: it is
-    not known, since an earlier release has kept the mark.
+    not known, since an earlier release has kept the mark. `supersedes`: those that are given up for it, as the lease
+    has them.
     """
 
     sequence: _Number = 0
@@ -44,6 +47,7 @@ class Mark(Struct, frozen=True):
     series: Annotated[dict[_Name, _Number], Meta(max_length=SERIES_MAX)] = {}
     is_partial: bool = False
     lineage: _Lineage | None = None
+    supersedes: _Lineages | None = None
 
     def is_other_than(self, other: "Mark") -> bool:
         """Whether these are marks of two histories of a lane."""
@@ -56,7 +60,8 @@ class Mark(Struct, frozen=True):
 
 
 def both(mark: Mark, other: Mark) -> Mark:
-    """What two marks of a lane say together; of two histories the second says how it is."""
+    """What two marks of a lane say together; of two histories the second says how it is, unless it was given up for the
+    first."""
     known = HighWater("")
     known.learn(mark)
     known.learn(other)
@@ -81,7 +86,7 @@ class HighWater:
         self.lineage: str | None = None
         """That of the database in which this is so; None: it is not known."""
         self._supersedes: str | None = None
-        """What is given up for it, where this consumer has had the lane."""
+        """What is given up for it; None: nothing, or it is not known."""
         self._is_sure = False
         """Whether a consumer had the lane in that lineage: this one, or the one whose mark it was given."""
         self.is_in_doubt = False
@@ -98,7 +103,7 @@ class HighWater:
 
     def mark(self) -> Mark:
         """The mark as it is now."""
-        return Mark(self.sequence, self.epoch, dict(self._series), self._is_partial, self.lineage)
+        return Mark(self.sequence, self.epoch, dict(self._series), self._is_partial, self.lineage, self._supersedes)
 
     def learn(self, mark: Mark) -> None:
         """Take in the mark of another process of the lane. If it is of another history, that one counts: it is of
@@ -113,7 +118,7 @@ class HighWater:
                 self.sequence = self._ids_known_to = 0
                 self._series, self._is_partial = {}, False
                 self._supersedes = None
-            self.lineage = mark.lineage
+            self.lineage, self._supersedes = mark.lineage, mark.supersedes or self._supersedes
             self._is_sure, self.is_in_doubt = True, False
         self.rise(mark.sequence, mark.epoch)
         self._ids_known_to = max(self._ids_known_to, mark.sequence)

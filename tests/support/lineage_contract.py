@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from coordinator.lane.delivery import Suspension
-from coordinator.lane.high_water import Mark
+from coordinator.lane.high_water import Mark, both, decode_mark, encode_mark
 from coordinator.stores.lane_tables import Series
 from coordinator.stores.lineages import SUPERSEDED_MAX
 from coordinator.stores.port import Lease
@@ -181,6 +181,23 @@ class LineageContract:
         for _ in range(SUPERSEDED_MAX):
             accept_loss(lane.lane.sequence, lane.lane.sequence + 1)
         assert len(str(_lease(lane).supersedes).split()) == SUPERSEDED_MAX
+
+    def test_a_process_that_begins_anew_knows_what_was_given_up(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        """It has the newest mark of its own file, and the broker has kept none since before the acceptance."""
+        lane = self._ahead(open_store)
+        before = _lease(lane).lineage
+        lane.lane.learn(Mark(sequence=12, epoch=2, lineage=before))
+        accept_loss(2, 12, before)
+        lane.do(Deposit(id=1, amount=5))
+        kept = decode_mark(encode_mark(lane.lane.mark()))
+        anew = LaneUnderTest(open_store(), "anew")
+        anew.lane.learn(both(kept, Mark(sequence=10, epoch=2, lineage=before)))
+        assert (anew.lane.sequence, anew.lane.lineage) == (13, _lease(lane).lineage)
+        anew.lane.learn(Mark(sequence=12, epoch=2, lineage=before))
+        assert (anew.lane.sequence, anew.lane.lineage) == (13, _lease(lane).lineage)
+        anew.do(Deposit(id=1, amount=5))
 
     def test_a_loss_that_is_accepted_begins_a_lineage(self, open_store: OpenStore, accept_loss: AcceptLoss) -> None:
         """The primary that had what is lost may come back, and may have more than was acknowledged."""

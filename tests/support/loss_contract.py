@@ -40,6 +40,8 @@ NO_MARKS = (
     b'{"lineage":"a b"}',
     b'{"lineage":"a\\n"}',
     b'{"lineage":"' + b"a" * 65 + b'"}',
+    msgspec.json.encode({"supersedes": "a\n"}),
+    msgspec.json.encode({"supersedes": "a" * 601}),
     msgspec.json.encode({"series": {str(number): 1 for number in range(SERIES_MAX + 1)}}),
 )
 """What somebody may put where a mark is kept."""
