@@ -44,8 +44,8 @@ def mutants() -> Iterator[Mutant]:
         "a mark of another history counts for this one, so it is not known which of them the lane has",
         HighWater,
         "learn",
-        "self.lineage = mark.lineage",
-        "self.lineage = self.lineage or mark.lineage",
+        "self.lineage, self._supersedes = mark.lineage,",
+        "self.lineage, self._supersedes = self.lineage or mark.lineage,",
         RARE_SEEDS_MAX,
     )
     yield rewritten(
