@@ -9,7 +9,6 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Final, Protocol, Self, TypeVar
@@ -18,6 +17,7 @@ from coordinator.client.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Wri
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.event_loop import new_event_loop
+from coordinator.runtime.telling import tell
 from coordinator.service.commands import Command
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, CoordinatorError, OutcomeUnknown
 from coordinator.service.lane_names import lane_of
@@ -179,17 +179,13 @@ class BlockingWrites:
             raise ConfigurationError("these BlockingWrites are not open: use them in `with`, or call `open` first")
         # What is entered before the loop closes, `_run` answers as it ends; afterwards the loop takes nothing.
         self._waiting[answer] = None
-        try:
-            self._loop.call_soon_threadsafe(self._begin, answer, self._writes, lane, message, wait_s)
-        except RuntimeError:
+        if not tell(self._loop, self._begin, answer, self._writes, lane, message, wait_s):
             self._waiting.pop(answer, None)
-            raise _not_handed_over() from None
+            raise _not_handed_over()
 
     def _abandon(self, answer: Answer) -> None:
         """Nobody waits for it any more. What was not handed over yet is not."""
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._cancel, answer)
+        tell(self._loop, self._cancel, answer)
 
     def _refuse_second(self) -> None:
         if self._is_closed or not self._opening.acquire(blocking=False):
@@ -220,9 +216,7 @@ class BlockingWrites:
 
     def _begin_to_close(self) -> None:
         self._is_closed = True
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._stop.set)
+        tell(self._loop, self._stop.set)
 
     def _close_at_exit(self) -> None:
         """Only as far as it goes: Python starts no threads any more. What was accepted is safe without it."""

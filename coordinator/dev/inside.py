@@ -3,12 +3,13 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
 from coordinator.dev.plan import PlannedHelper
 from coordinator.dev.servers.addresses import HOST
+from coordinator.runtime.telling import tell
 from coordinator.service.errors import ConfigurationError
 
 _STOP_TIMEOUT_S = 0.5
@@ -48,10 +49,8 @@ class _ServedThread:
 
     def stop(self) -> None:
         """Return once it has ended."""
-        if self._loop is not None and self._is_to_stop is not None:
-            # It may be ending by itself.
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._is_to_stop.set)
+        if self._is_to_stop is not None:
+            tell(self._loop, self._is_to_stop.set)
         if self._thread.is_alive():
             self._thread.join()
 

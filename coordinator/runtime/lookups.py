@@ -7,9 +7,10 @@ not answer, all other names of the process wait behind it, and the end of the pr
 import asyncio
 import socket
 import threading
-from contextlib import suppress
 from functools import partial
 from typing import Any
+
+from coordinator.runtime.telling import tell
 
 
 class OwnLookups(asyncio.AbstractEventLoop):
@@ -53,9 +54,7 @@ class OwnLookups(asyncio.AbstractEventLoop):
 
 def _look_up(loop: asyncio.AbstractEventLoop, lookup: "asyncio.Future[Any]", asked: Any) -> None:
     try:
-        tell = partial(lookup.set_result, socket.getaddrinfo(*asked))
+        answer = partial(lookup.set_result, socket.getaddrinfo(*asked))
     except Exception as error:  # noqa: BLE001  # whoever asked gets it
-        tell = partial(lookup.set_exception, error)
-    # The loop may be closed by now.
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(tell)
+        answer = partial(lookup.set_exception, error)
+    tell(loop, answer)

@@ -7,7 +7,6 @@ import asyncio
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import structlog
@@ -18,6 +17,7 @@ from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.event_loop import new_event_loop
+from coordinator.runtime.telling import tell
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.service.ids import new_command_id
 from coordinator.stores.lane_tables import OutboxEntry
@@ -86,35 +86,33 @@ class ConsumerThread(ABC):
 
     def settle(self, channel_number: int, settlement: Settlement) -> None:
         """Carry out a settlement, in the order of the calls. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._carry_out, channel_number, settlement)
+        tell(self._loop, self._carry_out, channel_number, settlement)
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """Publish commands that a lane without a channel has emitted. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._publish_outward, list(entries))
+        tell(self._loop, self._publish_outward, list(entries))
 
     def keep(self, channel: int, mark: Mark) -> None:
         """Keep how far the lane has come. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._keep, channel, mark)
+        tell(self._loop, self._keep, channel, mark)
 
     def wake(self, command_id: str) -> None:
         if self._thread.is_alive():
-            with suppress(RuntimeError):  # the loop is closed: the thread is about to end
-                self._loop.call_soon_threadsafe(self._publish_marker, command_id)
+            tell(self._loop, self._publish_marker, command_id)
 
     def stand_by(self, channel_number: int) -> None:
         """End this channel, and queue up behind the other consumers."""
-        self._loop.call_soon_threadsafe(self._end_channel, channel_number)
+        tell(self._loop, self._end_channel, channel_number)
 
     def begin_again(self, channel_number: int) -> bool:
         """End this channel: the mark is read again with the next one."""
-        self._loop.call_soon_threadsafe(self._end_channel, channel_number)
+        tell(self._loop, self._end_channel, channel_number)
         return True
 
     def stop(self, timeout_s: float) -> bool:
         """Finish the settlements that were given, then leave. False: that took longer than the timeout."""
         if self._thread.is_alive():
-            with suppress(RuntimeError):  # the loop is closed: the thread is about to end
-                self._loop.call_soon_threadsafe(self._stop.set)
+            tell(self._loop, self._stop.set)
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

@@ -17,7 +17,6 @@ import asyncio
 import threading
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final, NoReturn, Protocol
 
 from msgspec import Struct
@@ -26,6 +25,7 @@ from msgspec.structs import replace
 from coordinator.lane.delivery import Delivery, Reply, Settlement
 from coordinator.lane.high_water import Mark
 from coordinator.runtime.settings import LaneSettings
+from coordinator.runtime.telling import tell
 from coordinator.service.ids import new_command_id
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
@@ -153,9 +153,7 @@ class LaneBridge:
     def keep(self, mark: Mark) -> None:
         """Have the broker keep how far the lane has come, if the lane has heeded what was kept there before."""
         if self._heeded_channel > 0:
-            # One that is gone keeps nothing.
-            with suppress(RuntimeError):  # the consumer's loop is closed: the process ends
-                self._consumer.keep(self._heeded_channel, mark)
+            self._consumer.keep(self._heeded_channel, mark)
 
     def end_intake(self) -> None:
         """Bring nothing in any more; what is under way is still settled."""
@@ -198,8 +196,7 @@ class LaneBridge:
         except Exception as error:  # noqa: BLE001  # the process ends by it
             self._problem = error
         self._problem = self._consumer.failure or self._problem
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._ended.set)
+        tell(self._loop, self._ended.set)
 
     def _may_ask(self) -> bool:
         return not self._inbox.is_closed and self.unready_reason is None

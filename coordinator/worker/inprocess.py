@@ -5,7 +5,6 @@ An accepted command is on disk: it has its outcome, or is in its lane's journal 
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +25,7 @@ from coordinator.runtime.addresses import WITHOUT_SERVER, parse_address
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import EffectSettings, LaneSettings
+from coordinator.runtime.telling import tell
 from coordinator.service.effect_defects import opened_effects
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown
 from coordinator.service.outcome import Outcome
@@ -301,7 +301,7 @@ class InProcessWrites:
         effects, local = self._effects.get(entry.lane), self._lanes.get(entry.lane)
         if effects is not None and self._loop is not None:
             put = partial(effects.put, origin.name, entry, is_done, is_inherited=is_inherited)
-            self._call_soon(put)
+            tell(self._loop, put)
         elif local is not None and (key := (origin.name, entry.id)) not in self._under_way:
             self._under_way.add(key)
             self._put(local, message_of(entry), partial(self._emitted_is_settled, key, is_done))
@@ -336,7 +336,7 @@ class InProcessWrites:
         if local is None:
             log.warning("result_not_taken", target=lane, command_id=message.command_id, type=message.type)
         else:
-            self._put(local, message, lambda: self._call_soon(settled.set))
+            self._put(local, message, lambda: tell(self._loop, settled.set))
         await settled.wait()
 
     def reply(self, lane: LocalLane, settlement: Settlement) -> None:
@@ -350,7 +350,8 @@ class InProcessWrites:
         bridge = self._bridges.get(lane.name)
         if bridge is not None:
             bridge.settle(settlement)
-        self._call_soon(self._set_outcomes, settlement)
+        # Where that loop is closed nobody waits: a program that ends may leave lanes behind.
+        tell(self._loop, self._set_outcomes, settlement)
 
     def has_come(self, lane: LocalLane, mark: Mark) -> None:
         bridge = self._bridges.get(lane.name)
@@ -369,13 +370,7 @@ class InProcessWrites:
         """Fail every issuer that waits for a lane that this process has lost. Called by the lane's thread."""
         if lane in self._bridges:
             self._bridges[lane].leave()
-        self._call_soon(self._fail_waiting, lane, reason)
-
-    def _call_soon(self, function: Callable[..., object], *arguments: object) -> None:
-        """In the loop of those who wait. Where it is closed nobody does: a program that ends may leave lanes behind."""
-        if self._loop is not None:
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(function, *arguments)
+        tell(self._loop, self._fail_waiting, lane, reason)
 
     def _fail_waiting(self, lost: str, reason: str) -> None:
         for waiting in self._waiting.values():

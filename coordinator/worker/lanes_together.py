@@ -8,7 +8,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import structlog
 
@@ -18,6 +17,7 @@ from coordinator.runtime.loading import check_all
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
 from coordinator.runtime.stopping import stop_at_signals
+from coordinator.runtime.telling import tell
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
@@ -50,10 +50,8 @@ class NeighbourLane:
     def stop(self) -> None:
         """Have it end; return at once. Called by another thread."""
         self._is_stopping = True
-        if self._loop is not None and self._stop is not None:
-            # Its loop is closed where it has ended.
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._stop.set)
+        if self._stop is not None:
+            tell(self._loop, self._stop.set)
 
     def readiness(self) -> Readiness:
         """As alone; unready once it has ended."""
@@ -108,6 +106,7 @@ class LanesTogether:
         names = [lane.name for lane in self._lanes]
         self._endpoint = HealthEndpoint(("lanes", names), self.readiness, load(TelemetrySettings), metrics_port)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ends = 0
         self._have_ended = asyncio.Event()
         self._is_over = asyncio.Event()
         """They have, or one is stuck: only the end of the process lets a standby take that lane over."""
@@ -145,13 +144,16 @@ class LanesTogether:
         return Readiness(reason is None, reason, parts)
 
     def _note_end(self) -> None:
-        if self._loop is None:
-            return
-        have_ended = all(lane.status is not None for lane in self._lanes)
-        if have_ended:
-            self._loop.call_soon_threadsafe(self._have_ended.set)
-        if have_ended or any(lane.is_stuck for lane in self._lanes):
-            self._loop.call_soon_threadsafe(self._is_over.set)
+        """Called once for each lane. The loop counts: it may close as soon as it knows the last of them."""
+        tell(self._loop, self._count_end)
+
+    def _count_end(self) -> None:
+        self._ends += 1
+        if self._ends == len(self._lanes):
+            self._have_ended.set()
+            self._is_over.set()
+        elif any(lane.is_stuck for lane in self._lanes):
+            self._is_over.set()
 
 
 def run(services: Sequence[Service], metrics_port: int | None) -> int:

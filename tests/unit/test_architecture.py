@@ -195,6 +195,12 @@ def test_no_two_modules_define_a_class_of_the_same_name() -> None:
     assert {name: paths for name, paths in defined.items() if len(paths) > 1} == {}
 
 
+def test_threads_tell_each_other_in_one_place() -> None:
+    """A loop may be closed by then, and not every caller thinks of it."""
+    by = [str(path.relative_to(ROOT)) for path in ALL if "call_soon_threadsafe" in path.read_text()]
+    assert [path for path in by if not path.startswith("tests/")] == ["coordinator/runtime/telling.py"]
+
+
 def test_the_lane_does_no_io() -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"

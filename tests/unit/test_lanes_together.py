@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -102,10 +103,42 @@ async def test_a_stuck_lane_ends_the_process_and_the_others_in_order(
     with pytest.raises(LeftHard):
         await served(together(script, runs))
     # A thread says that its lane has ended, and then ends itself.
-    others = [each for each in threading.enumerate() if each.name == f"coordinator {seats.name}"]
-    for each in others:
+    join_threads(seats.name)
+
+
+def join_threads(*lanes: str) -> None:
+    names = {f"coordinator {lane}" for lane in lanes}
+    threads = [each for each in threading.enumerate() if each.name in names]
+    for each in threads:
         each.join(WITHIN_S)
-    assert not [each for each in others if each.is_alive()]
+    assert not [each for each in threads if each.is_alive()]
+
+
+@pytest.mark.parametrize(("one", "other"), [(is_stuck, runs), (ends, ends)])
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lane_may_be_slower_than_the_process_to_see_its_end(
+    together: Callable[[Script, Script], LanesTogether], one: Script, other: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_closed = threading.Event()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        told = loop.call_soon_threadsafe
+
+        def told_slowly(callback: Callable[..., object], *arguments: object) -> object:
+            handle = told(callback, *arguments)
+            if threading.current_thread().name.startswith("coordinator "):
+                # What it goes on with comes when this loop is gone, or soon would be.
+                is_closed.wait(0.2)
+            return handle
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", told_slowly)
+        await served(together(one, other))
+
+    with suppress(LeftHard):
+        asyncio.run(main())
+    is_closed.set()
+    join_threads(LEDGER.name, seats.name)
 
 
 @pytest.mark.parametrize("script", [ends, is_wrong])

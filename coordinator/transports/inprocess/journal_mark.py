@@ -2,13 +2,13 @@
 
 import asyncio
 import threading
-from contextlib import suppress
 from typing import Final
 
 import structlog
 
 from coordinator.lane.high_water import Mark, both
 from coordinator.runtime.ending import end_tasks
+from coordinator.runtime.telling import tell
 from coordinator.transports.inprocess.journal import Journal, JournalUnavailable
 
 RETRY_S: Final = 1.0
@@ -43,9 +43,8 @@ class JournalMark:
         """Keep it, and what was known before."""
         with self._lock:
             self._unwritten = self.mark = mark if self.mark is None else both(self.mark, mark)
-        if not self._write() and self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: the process ends
-                self._loop.call_soon_threadsafe(self._write_later)
+        if not self._write():
+            tell(self._loop, self._write_later)
 
     async def close(self) -> None:
         """Try once more, once nobody keeps any."""

@@ -19,6 +19,7 @@ from coordinator.protocol.packing import packed_bytes
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.clock import now_ms
 from coordinator.runtime.ending import end_tasks
+from coordinator.runtime.telling import tell
 from coordinator.service.errors import BrokerUnavailable, OutcomeUnknown, Overloaded
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
@@ -183,12 +184,9 @@ class LocalQueue:
             accepted = [tag for tag in settlement.tags if tag in self._accepted]
         self._on_settlement(settlement)
         self._on_emitted(settlement.emitted)
-        if accepted and self._loop is not None:
-            try:
-                self._loop.call_soon_threadsafe(self._take_out, accepted)
-            except RuntimeError:
-                # The loop is closed. The commands left in the journal are delivered again, and the log answers them.
-                log.info("journal_left", lane=self._lane)
+        if accepted and self._loop is not None and not tell(self._loop, self._take_out, accepted):
+            # The commands left in the journal are delivered again, and the log answers them.
+            log.info("journal_left", lane=self._lane)
 
     def keep(self, channel: int, mark: Mark) -> None:  # noqa: ARG002  # there is one only
         self._mark.keep(mark)

@@ -23,6 +23,7 @@ from coordinator.runtime.awaited import Late
 from coordinator.runtime.clock import now_ms
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
+from coordinator.runtime.telling import tell
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.consumer_thread import ConsumerThread, in_full
@@ -254,7 +255,7 @@ class RedisLane(ConsumerThread):
         loop = asyncio.get_running_loop()
         while True:
             if window.room == 0:
-                self._inbox.call_once_empty(partial(_call_soon, loop, window.keep_back))
+                self._inbox.call_once_empty(partial(tell, loop, window.keep_back))
             await window.wait_for_room()
             for entry in await streams.next(window.room):
                 if (missing := numbers.missing_before(entry)) is not None:
@@ -348,8 +349,3 @@ class RedisLane(ConsumerThread):
     def _turn_is_over(self) -> None:
         for connection in self._connections[1:]:
             connection.end_because(BrokerUnavailable("the lane was given up"))
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
-    with suppress(RuntimeError):  # the loop is closed: the process ends
-        loop.call_soon_threadsafe(function)
