@@ -38,7 +38,7 @@ from coordinator.stores.fingerprint_keys import FingerprintKey, first_fingerprin
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.moves import check_not_moved, decode_move
-from coordinator.stores.one_lane import check_lane, unused_lease
+from coordinator.stores.one_lane import check_lane, parts_lost, unused_lease
 from coordinator.stores.reading_rights import reading_rights
 from coordinator.stores.revisions import Revision
 from coordinator.stores.sql.declared_tables import indexes_without_key, tables_of
@@ -123,8 +123,10 @@ def _address_of_owner(service: Service, owner: Address, lane: Address) -> Abstra
 
 
 def _take_for(connection: Connection, lane: str) -> None:
-    """Have the lease row say whose the database is, before the lane has ever run."""
+    """Have the lease row say whose the database is, before the lane has ever run. Raises ConfigurationError."""
     if connection.execute(select(_LEASE.c.lane).where(_LEASE.c.lane == lane)).scalar() is None:
+        if connection.execute(select(_LOG.c.command_id).limit(1)).first() is not None:
+            raise parts_lost(lane, [f"row of {LEASE_TABLE}"])
         connection.execute(insert(_LEASE).values(unused_lease(datetime.now(UTC)) | {"lane": lane}))
 
 
@@ -238,10 +240,7 @@ def _check_lane_tables(service: Service, connection: Connection) -> None:
         here = {column["name"] for column in inspector.get_columns(table.name)}
         lost += [f"column {table.name}.{column.name}" for column in table.columns if column.name not in here]
     if lost:
-        raise ConfigurationError(
-            f"{service.lane}: the database has lost the lane's {', '.join(lost)}, which its history says was made: "
-            "somebody has dropped or renamed it. Give it back its name, or bring it back from a backup"
-        )
+        raise parts_lost(service.lane, lost)
 
 
 def _check_tables(dialect: Dialect, service: Service, connection: Connection) -> None:

@@ -4,7 +4,7 @@ Settings are easily exchanged, and all lanes have the same tables. An operator's
 seem to succeed and do nothing, and its row would keep the database's own lane from starting.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from coordinator.service.errors import ConfigurationError
@@ -44,6 +44,14 @@ def check_still_own(lanes: Iterable[str], lane: str) -> None:
 def other_lane(lanes: Iterable[str], lane: str) -> str | None:
     """Another lane that has a lease row in the database of this one; None: there is none."""
     return next((each for each in lanes if each != lane), None)
+
+
+def parts_lost(lane: str, parts: Sequence[str]) -> ConfigurationError:
+    """A new one in the place of a lost part would be believed, empty as it is."""
+    return ConfigurationError(
+        f"{lane}: the database has lost the lane's {', '.join(parts)}, which `coordinator migrate` had made: "
+        "somebody has dropped or renamed it. Give it back its name, or bring it back from a backup"
+    )
 
 
 def unused_lease(now: datetime) -> dict[str, object]:

@@ -9,6 +9,7 @@ import msgspec
 from bson.binary import Binary
 from pymongo import MongoClient
 from pymongo.collection import Collection
+from pymongo.database import Database
 from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
 
 from coordinator.runtime.addresses import Address
@@ -33,12 +34,14 @@ from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.mongodb.collection_differences import differences, made_indexes
 from coordinator.stores.mongodb.documents import Document, document_of
 from coordinator.stores.mongodb.driver_arguments import connection_of
-from coordinator.stores.one_lane import check_lane, unused_lease
+from coordinator.stores.one_lane import check_lane, parts_lost, unused_lease
 from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.sql.declared_tables import index_name
 
 _CONNECT_TIMEOUT_MS = 5000
 _NAMESPACE_EXISTS = 48
+_MADE: Final = "collections"
+"""Of the lease: the lane's collections that `coordinator migrate` has made."""
 _LOWEST: Final = {int: -(2**63), str: "", UUID: Binary.from_uuid(UUID(int=0))}
 """The lowest values of the types by which rows are found: the server's order keeps each type by itself."""
 
@@ -52,13 +55,16 @@ def make_collections(service: Service, owner: Address, lane: Address, withdrawal
         lanes = [each["_id"] for each in lease.find({}, {"_id": 1})]
         check_lane(lanes, service.lane, is_migration=owner != lane)
         existing = set(database.list_collection_names())
+        _check_lost(database, service.lane, existing)
         if LEASE_TABLE not in existing:
             _create(database, LEASE_TABLE)
         _claim(lease, service.lane, is_migration=owner != lane)
-        made: tuple[type[Row], ...] = (ApiKey, IdempotencySecret, *LANE_MODELS, *service.models)
-        for name in (model.table for model in made):
+        models: tuple[type[Row], ...] = (ApiKey, IdempotencySecret, *LANE_MODELS)
+        own = [model.table for model in models]
+        for name in (*own, *(model.table for model in service.models)):
             if name not in existing:
                 _create(database, name)
+        lease.update_one({"_id": service.lane}, {"$addToSet": {_MADE: {"$each": own}}})
         database[LogEntry.table].create_index("sequence", unique=True, name="command_log_sequence")
         database[OutboxEntry.table].create_index([("lane", 1), ("_id", 1)], name="outbox_lane")
         database[Timer.table].create_index([("about", 1), ("_id", 1)], name="lane_timers_about")
@@ -80,6 +86,15 @@ def make_collections(service: Service, owner: Address, lane: Address, withdrawal
             )
     finally:
         client.close()
+
+
+def _check_lost(database: Database[Document], lane: str, existing: set[str]) -> None:
+    """An empty collection in the place of a lost one would be believed: what is not in the log was never applied."""
+    lease = database[LEASE_TABLE].find_one({"_id": lane}, {_MADE: 1})
+    if lease is None and database[LogEntry.table].find_one({}, {"_id": 1}) is not None:
+        raise parts_lost(lane, [f"document of {LEASE_TABLE}"])
+    if lease is not None and (lost := sorted(set(lease.get(_MADE, ())) - existing)):
+        raise parts_lost(lane, [f"collection {name}" for name in lost])
 
 
 def _announce(made: Collection[Document], service: Service, withdrawals: Sequence[Withdrawal]) -> None:
