@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pymysql
 
-from coordinator.stores.mysql.migration_lock import named_connection
+from coordinator.stores.mysql.migration_lock import PREPARED, named_connection
 
 _TIMEOUT_S: Final = 2
 _NAMED_MAX: Final = 3
@@ -35,7 +35,7 @@ _OF_TABLES: Final = """
     JOIN performance_schema.threads AS ours ON ours.thread_id = waits.owner_thread_id
     JOIN performance_schema.metadata_locks AS held ON held.object_type = waits.object_type
         AND held.object_schema <=> waits.object_schema AND held.object_name <=> waits.object_name
-    JOIN performance_schema.threads AS holder ON holder.thread_id = held.owner_thread_id
+    LEFT JOIN performance_schema.threads AS holder ON holder.thread_id = held.owner_thread_id
     WHERE ours.processlist_id = %s AND waits.lock_status = 'PENDING' AND held.lock_status = 'GRANTED'
         AND held.owner_thread_id <> waits.owner_thread_id ORDER BY 1
 """
@@ -90,10 +90,7 @@ def _unseen(*, is_of_table: bool, is_mariadb: bool) -> str:
 
 
 def _named(found: Sequence[tuple[int | None, str | None]]) -> str:
-    named = [
-        named_connection(number, user) if number else "a prepared transaction without a connection (XA RECOVER)"
-        for number, user in found[:_NAMED_MAX]
-    ]
+    named = [named_connection(number, user) if number else PREPARED for number, user in found[:_NAMED_MAX]]
     if len(found) > _NAMED_MAX:
         named.append(f"{len(found) - _NAMED_MAX} more")
     return ", ".join(named)

@@ -17,6 +17,18 @@ _TRANSACTIONS: Final = text("""
     JOIN information_schema.processlist AS process ON process.id = trx.trx_mysql_thread_id
     WHERE process.db = DATABASE() AND process.id <> CONNECTION_ID() ORDER BY trx.trx_started LIMIT 3
 """)
+# On MySQL a session that has prepared a transaction leaves it behind, with its locks of tables.
+_PREPARED: Final = text("""
+    SELECT 1 FROM performance_schema.metadata_locks AS held
+    LEFT JOIN performance_schema.threads AS holder ON holder.thread_id = held.owner_thread_id
+    WHERE held.object_type = 'TABLE' AND held.object_schema = DATABASE() AND held.lock_status = 'GRANTED'
+        AND holder.thread_id IS NULL LIMIT 1
+""")
+PREPARED: Final = "a prepared transaction without a connection (XA RECOVER)"
+_UNSEEN: Final = (
+    "by whom is shown to an account with PROCESS only (information_schema.innodb_trx), and what is prepared and has no "
+    "connection by XA RECOVER"
+)
 
 
 def migration_lock(database: str) -> str:
@@ -34,12 +46,21 @@ def migration_holder(connection: Connection, database: str) -> str:
 
 
 def transaction_holders(connection: Connection) -> str:
-    """The oldest transactions of others in this database, in words. Only PROCESS lets an account see them."""
+    """The oldest transactions of others in this database, in words. Only PROCESS lets an account see them, and SELECT
+    on performance_schema whether one is prepared."""
+    named = [PREPARED] if _has_prepared(connection) else []
     try:
-        found = [named_connection(*each) for each in connection.execute(_TRANSACTIONS)]
+        named += [named_connection(*each) for each in connection.execute(_TRANSACTIONS)]
     except DBAPIError:
-        return "by whom is shown to an account with PROCESS only (information_schema.innodb_trx)"
-    return ", ".join(found) or "a connection that has just ended"
+        return ", ".join(named) or _UNSEEN
+    return ", ".join(named) or f"a connection that has just ended, or {PREPARED}"
+
+
+def _has_prepared(connection: Connection) -> bool:
+    try:
+        return connection.execute(_PREPARED).first() is not None
+    except DBAPIError:
+        return False
 
 
 def named_connection(number: int, user: str | None) -> str:

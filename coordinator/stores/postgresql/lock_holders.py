@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import psycopg
 
-from coordinator.stores.postgresql.migration_lock import named_session
+from coordinator.stores.postgresql.migration_lock import PREPARED_OWNERS, named_prepared, named_session
 
 _CONNECT_TIMEOUT_S: Final = 2
 _STATEMENT_TIMEOUT_MS: Final = 2_000
@@ -20,9 +20,6 @@ _IN_THE_WAY: Final = b"""
     FROM unnest(pg_blocking_pids(%s)) AS blocking (pid)
     LEFT JOIN pg_stat_activity AS session ON session.pid = blocking.pid
     ORDER BY blocking.pid
-"""
-_PREPARED: Final = b"""
-    SELECT string_agg(DISTINCT owner::text, ', ') FROM pg_prepared_xacts WHERE database = current_database()
 """
 _WAITED_FOR: Final = b"SELECT wait_event FROM pg_stat_activity WHERE pid = %s"
 
@@ -59,6 +56,5 @@ def _holders(connection: _Connection, pid: int, *, is_first: bool) -> list[str]:
 
 
 def _prepared(connection: _Connection) -> str:
-    (owners,) = connection.execute(_PREPARED).fetchone() or (None,)
-    of = "" if owners is None else f" of role {owners}"
-    return f"a prepared transaction{of} (pg_prepared_xacts), which no session has"
+    (owners,) = connection.execute(PREPARED_OWNERS.encode()).fetchone() or (None,)
+    return named_prepared(owners)

@@ -81,8 +81,8 @@ def despite_locks(
             connection.rollback()
             if time.monotonic() >= ends_at_s:
                 raise ConfigurationError(
-                    f"a table to be changed has been locked by others for {wait_s_max:g} s: {who}. End that session, "
-                    "or run it again later"
+                    f"a table to be changed has been locked by others for {wait_s_max:g} s: {who}. End that session or "
+                    "transaction, or run it again later"
                 ) from None
             if who != said:
                 log.warning("migration_waits", reason=f"a table to be changed is locked: {who}")
