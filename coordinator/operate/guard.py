@@ -98,8 +98,8 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
     still can.
 
     It prints the statements, and runs them with --apply, as `<LANE>_MIGRATION_URL` where that is set. Rights to read
-    stay, and so do those of the lane's role and of the one that migrates. Triggers, rules, events and foreign keys
-    are shown only.
+    stay, and so do those of the lane's role and of the one that migrates. Triggers, rules, events, routines and
+    foreign keys are shown only.
 
     Exit status 0: no other role may write, apart from administrators, and readers read no more than they should; 1: one
     may (without --apply: now), or a program that is none of this system's has the lane's role, as PostgreSQL shows.
@@ -131,8 +131,7 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
     else:
         for right in (*rights.found, *reads.found):
             _print_lines(f"{right.who}: {right.does}{_of_tables(right.tables)}", _ending(right, is_wide=is_wide))
-        for writer in means:
-            click.echo(printable(f"{writer.kind} {writer.name}: {writer.does}{_of_tables(writer.tables)}"))
+        _print_means(lane, means)
         click.echo(_summary(guarded, rights))
         for writer in shared:
             click.echo(printable(f"{lane}: {_sharing(guarded, writer)}"))
@@ -199,6 +198,15 @@ def _kept_roles(guarded: _Guarded) -> str:
     if migrators:
         return f"{lanes}, which must be the lane's alone, and {migrators[0]}, which migrates it"
     return f"{lanes}, which must be the lane's alone: a program that logs in as it writes, too"
+
+
+def _print_means(lane: str, means: Sequence[Writer]) -> None:
+    for writer in means:
+        click.echo(printable(f"{writer.kind} {writer.name}: {writer.does}{_of_tables(writer.tables)}"))
+    if means:
+        click.echo(
+            f"{lane}: by what is listed here its tables may be changed, too, and nothing here ends that: judge it"
+        )
 
 
 def _sharing(guarded: _Guarded, writer: Writer) -> str:

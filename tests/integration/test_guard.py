@@ -214,6 +214,23 @@ def test_on_postgresql_a_program_with_the_lanes_role_or_the_migrators_is_said(
     assert f"but {migrator}, which must be the lane's alone: a program that logs in as it writes, too" in both.stdout
 
 
+def test_on_postgresql_what_a_reader_may_write_by_a_function_is_said(postgresql: tuple[Database, list[str]]) -> None:
+    database, _ = postgresql
+    body = "UPDATE users SET credit = credit + 1"
+    database.run(f"CREATE FUNCTION gift() RETURNS void LANGUAGE sql SECURITY DEFINER AS '{body}'")
+    assert database.may(database.reader, "SELECT gift()")
+    ran = database.invoke()
+    assert ran.exit_code == 0, ran.output
+    said = ran.output.splitlines()
+    assert any(line.startswith("routine gift(): runs as ") and line.endswith("(users)") for line in said), said
+    assert "users: by what is listed here its tables may be changed, too" in ran.output
+    database.run("REVOKE EXECUTE ON FUNCTION gift FROM PUBLIC")
+    assert not database.may(database.reader, "SELECT gift()")
+    ran = database.invoke()
+    assert "gift" not in ran.output
+    assert "listed here" not in ran.output
+
+
 def test_on_postgresql_members_of_roles_lose_what_they_had_by_them(postgresql: tuple[Database, list[str]]) -> None:
     database, (group, member, of_lane, everything, without) = postgresql
     lane = ident(database.lane_role)

@@ -58,6 +58,10 @@ def named(found: dict[str, Any]) -> list[str]:
     return [each["name"] for each in found["found"]]
 
 
+def quoted(body: str) -> str:
+    return body.replace("'", "''")
+
+
 def as_user(url: str, user: str) -> str:
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=f"{user}:{PASSWORD}@{parts.hostname}:{parts.port}"))
@@ -102,6 +106,35 @@ def test_postgresql(databases: FreshDatabases) -> None:
             for name in (role, reader):
                 execute(f"DROP OWNED BY {name}")
                 execute(f"DROP ROLE {name}")
+
+
+def test_functions_of_postgresql_with_the_rights_of_their_owner(databases: FreshDatabases) -> None:
+    url = databases.new("USERS_DATABASE_URL")
+    migrate(registry().service("users"), DatabaseSettings(database_url=url))
+    reader = f"caller_{os.getpid()}"
+    with executing(url) as execute:
+        execute(f"CREATE ROLE {reader}")
+        try:
+            definers = "LANGUAGE sql SECURITY DEFINER AS 'UPDATE users SET credit = 0'"
+            execute(f"CREATE FUNCTION level() RETURNS void {definers}")
+            execute(f"CREATE FUNCTION own() RETURNS void {definers}")
+            execute("REVOKE ALL ON FUNCTION own() FROM PUBLIC")
+            execute(f"CREATE FUNCTION callers() RETURNS void {definers.replace('DEFINER', 'INVOKER')}")
+            dynamic = "BEGIN EXECUTE 'UPDATE ' || which || ' SET credit = 0'; END"
+            execute(f"CREATE PROCEDURE level_one(which text) LANGUAGE plpgsql SECURITY DEFINER AS '{quoted(dynamic)}'")
+            execute(f"REVOKE ALL ON PROCEDURE level_one FROM PUBLIC; GRANT EXECUTE ON PROCEDURE level_one TO {reader}")
+            found = shown("users", url)
+            owner = urlsplit(url).username
+            level = of(found, "routine", "level()")
+            assert level["does"] == f"runs as {owner}, and everybody may call it"
+            assert level["tables"] == ["users"]
+            level_one = of(found, "routine", "level_one(text)")
+            assert level_one["does"] == f"runs as {owner}, and {reader} may call it: its text names none of them"
+            assert {"users", "purchases"} <= set(level_one["tables"])
+            assert not {"own()", "callers()"} & set(named(found))
+        finally:
+            execute(f"DROP OWNED BY {reader}")
+            execute(f"DROP ROLE {reader}")
 
 
 def test_mysql(databases: FreshDatabases) -> None:

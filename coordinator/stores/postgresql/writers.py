@@ -1,11 +1,13 @@
 """What else can write a lane's tables on PostgreSQL, as its catalogues have it: every role may read these."""
 
+from collections.abc import Iterator, Sequence
 from typing import Final
 
+import msgspec
 from sqlalchemy import Connection, bindparam, text
 
 from coordinator.stores.postgresql.driver_arguments import APPLICATION
-from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered
+from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered, naming
 
 # Rights that come by a role of which another is a member, and those of PUBLIC, count: `has_…_privilege` follows both.
 _ROLES: Final = text("""
@@ -47,6 +49,24 @@ _SUBSCRIPTIONS: Final = text("""
     SELECT srsubid::text, owned.relname FROM pg_subscription_rel JOIN pg_class AS owned ON owned.oid = srrelid
     WHERE owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables ORDER BY 1, 2
 """).bindparams(bindparam("tables", expanding=True))
+# Other functions run with the rights of whoever calls them. What an extension has brought is its own affair.
+_ROUTINES: Final = text("""
+    SELECT routine.oid::regprocedure::text, pg_get_userbyid(proowner), callers, pg_get_functiondef(routine.oid),
+        array_agg(owned.relname::text ORDER BY owned.relname)
+    FROM pg_proc AS routine CROSS JOIN LATERAL (
+        SELECT string_agg(DISTINCT CASE WHEN grantee = 0 THEN 'everybody' ELSE pg_get_userbyid(grantee)::text END, ', ')
+            FROM aclexplode(coalesce(proacl, acldefault('f', proowner)))
+            WHERE grantee <> proowner AND (grantee = 0 OR pg_get_userbyid(grantee) NOT IN (:lane, current_user))
+    ) AS called (callers) CROSS JOIN pg_class AS owned
+    WHERE prosecdef AND prokind IN ('f', 'p') AND callers IS NOT NULL
+        AND pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = routine.oid
+            AND deptype = 'e')
+        AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables
+        AND (has_any_column_privilege(proowner, owned.oid, 'INSERT, UPDATE')
+            OR has_table_privilege(proowner, owned.oid, 'DELETE, TRUNCATE'))
+    GROUP BY routine.oid, proowner, callers ORDER BY 1
+""").bindparams(bindparam("tables", expanding=True))
 _ACTIONS: Final = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
@@ -76,7 +96,18 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
         found.append(Writer(kind="rule", name=name, does="rewrites statements", tables=(table,)))
     for name, table in connection.execute(_SUBSCRIPTIONS, given):
         found.append(Writer(kind="subscription", name=name, does="replicates rows into it", tables=(table,)))
+    for name, owner, callers, body, written in connection.execute(_ROUTINES, given | {"lane": query.role or ""}):
+        found += _routine(name, f"runs as {owner}, and {callers} may call it", body, written)
     return Writers(gathered(found), ("Functions that other tables' triggers call are not looked into.",))
+
+
+def _routine(name: str, does: str, body: str, tables: Sequence[str]) -> Iterator[Writer]:
+    """A function that runs with its owner's rights, who may write these tables. One whose text names none of them may
+    write them all the same, by a text that it makes or another function."""
+    writer = Writer(kind="routine", name=name, does=does, tables=())
+    named = list(naming(writer, body, tables))
+    unnamed = msgspec.structs.replace(writer, does=f"{does}: its text names none of them", tables=tuple(tables))
+    yield from named or [unnamed]
 
 
 def _follows(other: str, on_delete: str, on_update: str) -> str:
