@@ -48,10 +48,11 @@ class WritersQuery(Struct, frozen=True):
     database: str
 
 
-def naming(writer: Writer, body: str, tables: Iterable[str]) -> Iterator[Writer]:
-    """A writer by what its text says: for each of these tables that the text names."""
+def naming(writer: Writer, body: str, tables: Iterable[str], database: str | None = None) -> Iterator[Writer]:
+    """A writer by what its text says: for each of these tables that the text names, as those of `database` if given."""
+    qualified = "" if database is None else rf"`?{re.escape(database)}`?\s*\.\s*`?"
     for table in tables:
-        if re.search(rf"(?<![\w$]){re.escape(table)}(?![\w$])", body, re.IGNORECASE):
+        if re.search(rf"(?<![\w$]){qualified}{re.escape(table)}(?![\w$])", body, re.IGNORECASE):
             yield Writer(kind=writer.kind, name=writer.name, does=writer.does, tables=(table,))
 
 

@@ -367,6 +367,28 @@ def test_on_mysql_each_kind_of_right_ends(mysql: tuple[Database, list[str]]) -> 
     assert (again[0], again[1]["statements"]) == (0, [])
 
 
+def test_on_mysql_what_a_reader_may_write_by_another_database_is_said(mysql: tuple[Database, list[str]]) -> None:
+    database, _ = mysql
+    name, other = urlsplit(database.url).path.strip("/"), f"reports_{os.getpid()}"
+    database.run(
+        f"CREATE DATABASE {other}",
+        f"CREATE VIEW {other}.few AS SELECT id, version FROM {name}.payments",
+        f"CREATE VIEW {other}.same AS SELECT 1 AS payments",
+        f"CREATE PROCEDURE {other}.touch() UPDATE `{name}` . payments SET version = version",
+        f"GRANT UPDATE, SELECT, EXECUTE ON {other}.* TO {my(database.reader)}",
+    )
+    try:
+        assert database.may(database.reader, f"UPDATE {other}.few SET version = version")
+        assert database.may(database.reader, f"CALL {other}.touch()")
+        said = database.invoke().output.splitlines()
+        assert f"view {other}.few: of the database {other}: its text names the table (payments)" in said
+        assert f"routine {other}.touch: of the database {other}: its text names the table (payments)" in said
+        assert not any("same" in line for line in said)
+        assert any("by what is listed here its tables may be changed, too" in line for line in said)
+    finally:
+        database.run(f"DROP DATABASE {other}")
+
+
 def test_on_mysql_a_right_on_more_than_the_lanes_tables_stays_unless_asked_for(
     mysql: tuple[Database, list[str]],
 ) -> None:

@@ -67,6 +67,18 @@ _OTHER_TRIGGERS: Final = text(
     "SELECT trigger_name, action_statement FROM information_schema.triggers "
     "WHERE event_object_schema = DATABASE() AND event_object_table NOT IN :tables ORDER BY 1"
 ).bindparams(bindparam("tables", expanding=True))
+# What stands in another database writes with its definer's rights, whoever may use it there.
+_ELSEWHERE: Final = text("""
+    SELECT 'view', table_schema, table_name, view_definition FROM information_schema.views
+        WHERE table_schema <> DATABASE() AND is_updatable = 'YES' AND security_type = 'DEFINER'
+    UNION ALL SELECT 'routine', routine_schema, routine_name, routine_definition FROM information_schema.routines
+        WHERE routine_schema <> DATABASE()
+    UNION ALL SELECT 'event', event_schema, event_name, event_definition FROM information_schema.events
+        WHERE event_schema <> DATABASE() AND status = 'ENABLED'
+    UNION ALL SELECT 'trigger', trigger_schema, trigger_name, action_statement FROM information_schema.triggers
+        WHERE trigger_schema <> DATABASE()
+    ORDER BY 1, 2, 3
+""")
 
 
 def writers(connection: Connection, query: WritersQuery) -> Writers:
@@ -97,6 +109,11 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
     for name, body in connection.execute(_OTHER_TRIGGERS, given):
         writer = Writer(kind="trigger", name=name, does="of another table: its text names this one", tables=())
         found += naming(writer, body, tables)
+    for kind, schema, name, body in connection.execute(_ELSEWHERE):
+        does = f"of the database {schema}: its text names the table"
+        found += naming(
+            Writer(kind=kind, name=f"{schema}.{name}", does=does, tables=()), body or "", tables, query.database
+        )
     return Writers(gathered(found), tuple(unseen))
 
 
