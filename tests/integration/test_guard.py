@@ -389,6 +389,31 @@ def test_on_mysql_what_a_reader_may_write_by_another_database_is_said(mysql: tup
         database.run(f"DROP DATABASE {other}")
 
 
+def test_on_mysql_who_may_act_as_another_one_is_an_administrator(mysql: tuple[Database, list[str]]) -> None:
+    database, (role, *_) = mysql
+    name, own = urlsplit(database.url).path.strip("/"), f"own_{os.getpid()}"
+    right = "SET USER" if database.is_mariadb else "SET_ANY_DEFINER"
+    database.run(
+        f"CREATE DATABASE {own}",
+        # He logs in here.
+        f"GRANT SELECT ON payments TO {my(role)}",
+        f"GRANT {right} ON *.* TO {my(role)}",
+        f"GRANT CREATE ROUTINE, EXECUTE ON {own}.* TO {my(role)}",
+        f"GRANT EXECUTE ON {own}.* TO {my(database.lane_role)}",
+    )
+    lane = my(database.lane_role)
+    try:
+        made = f"CREATE DEFINER = {lane} PROCEDURE {own}.touch() UPDATE {name}.payments SET version = version"
+        assert database.may(role, made)
+        assert database.may(role, f"CALL {own}.touch()")
+        status, shown = database.guard()
+        assert (status, shown["remaining"]) == (0, [])
+        (listed,) = (each for each in shown["administrators"] if each["who"] == f"'{role}'@'%'")
+        assert listed["does"] == right
+    finally:
+        database.run(f"DROP DATABASE {own}")
+
+
 def test_on_mysql_a_right_on_more_than_the_lanes_tables_stays_unless_asked_for(
     mysql: tuple[Database, list[str]],
 ) -> None:
