@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from coordinator.runtime.address_fields import Url
 from coordinator.runtime.settings import Limits
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.service.text import printable
 from coordinator.transports.redis.driver_arguments import redis_address_of
 
 SETTING: Final = "BROKER_ADMIN_URL"
@@ -104,12 +105,21 @@ class RedisAcl:
         self._called("ACL", "SETUSER", name, *rules)
 
     def keep(self) -> bool:
-        """Have the server find its accounts when it starts again; False: it has no file for them."""
+        """Have the server find its accounts when it starts again; False: it has no file for them.
+
+        Raises ConfigurationError where it has one, and cannot write it.
+        """
         try:
             self._called("ACL", "SAVE")
         except redis.exceptions.NoPermissionError:
             raise
-        except redis.ResponseError:
+        except redis.ResponseError as error:
+            file = self.setting("aclfile")
+            if file:
+                raise ConfigurationError(
+                    f"Redis cannot write its aclfile, {printable(file)}, and forgets its accounts when it ends: mend "
+                    f"that, and do this again ({printable(str(error))})"
+                ) from None
             return False
         return True
 

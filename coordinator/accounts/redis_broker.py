@@ -7,7 +7,7 @@ import click
 
 from coordinator.accounts.passwords import Passwords
 from coordinator.accounts.redis_acl import SETTING, RedisAcl, RedisAdminSettings, connected_to_acl
-from coordinator.accounts.redis_changes import UserChange, other_accounts, shown_passwords, user_changes
+from coordinator.accounts.redis_changes import other_accounts, shown_passwords, user_changes
 from coordinator.accounts.redis_script import digest_of
 from coordinator.operate.output import EXIT_REFUSED
 from coordinator.runtime.settings import load
@@ -40,13 +40,17 @@ def _compare(
     if is_apply:
         digests |= _given([change.account for change in found if change.needs_password], passwords)
         found = list(user_changes(accounts, kept, digests))
-        _apply(server, found)
+        for change in found:
+            server.set_user(change.account, change.rules)
     for change in found:
         click.echo(printable(f"{change.account}: {'changed: ' if is_apply else ''}{change.what}"))
         if not is_apply:
             click.echo(change.line)
     if not found:
         click.echo("all accounts are as they should be")
+    if is_apply:
+        # Also where nothing differs: whoever has changed it may have come no further.
+        _keep(server)
     for line in (*other_accounts(names, kept, server), *shown_passwords(kept, server)):
         click.echo(printable(f"note: {line}"), err=True)
     if found and not is_apply:
@@ -66,12 +70,10 @@ def _given(names: Sequence[str], passwords: Passwords | None) -> dict[str, str]:
     return {name: digest_of(passwords.given(name)) for name in names}
 
 
-def _apply(server: RedisAcl, found: Sequence[UserChange]) -> None:
-    for change in found:
-        server.set_user(change.account, change.rules)
-    if found and not server.keep():
+def _keep(server: RedisAcl) -> None:
+    if not server.keep():
         click.echo(
-            "note: this Redis has no aclfile, and forgets its accounts when it ends: `CONFIG REWRITE` keeps them in "
-            "its configuration",
+            "note: this Redis has no aclfile, and forgets its accounts when it ends, unless `CONFIG REWRITE` keeps "
+            "them in its configuration",
             err=True,
         )

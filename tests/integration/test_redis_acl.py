@@ -204,6 +204,56 @@ def test_what_is_wrong_is_said_and_nothing_is_changed(
     assert client.acl_users() == ["administrator", "default"]
 
 
+class _WithFile(RedisBroker):
+    """Has its users in an aclfile."""
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        users = self.data.with_name("users.acl")
+        if not users.exists():
+            users.write_text(self._acl.read_text())
+        self._acl.write_text(f"aclfile {users}\n")
+
+
+@pytest.fixture
+def with_file(tmp_path: Path) -> Iterator[_WithFile]:
+    server = _WithFile(tmp_path / "server")
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_what_a_run_that_was_killed_has_not_saved_the_next_one_saves(with_file: _WithFile, tmp_path: Path) -> None:
+    passwords = ("--passwords", str(tmp_path / "passwords"))
+    run(with_file, "--apply", *passwords)
+    with redis.Redis.from_url(with_file.url) as client:
+        client.execute_command("ACL", "LOAD")
+        assert set(NAMES) < set(client.acl_users())
+        client.acl_deluser("operator")
+        client.execute_command("ACL", "SAVE")
+        rules = run(with_file, "--check", *passwords).stdout.splitlines()[1].split()[2:]
+        set_user(client, *rules)
+    again = run(with_file, "--apply", *passwords)
+    assert (again.exit_code, again.stdout, again.stderr.count("aclfile")) == (0, CLEAN, 0)
+    with_file.kill()
+    with_file.start()
+    assert run(with_file, "--check", *passwords).stdout == CLEAN
+
+
+def test_users_that_cannot_be_saved_are_an_error(with_file: _WithFile, tmp_path: Path) -> None:
+    passwords = ("--passwords", str(tmp_path / "passwords"))
+    users = with_file.data.with_name("users.acl")
+    users.unlink()
+    users.mkdir()
+    for _ in "12":
+        refused = run(with_file, "--apply", *passwords)
+        assert refused.exit_code != 0
+        assert f"cannot write its aclfile, {users}" in str(refused.exception) + refused.stderr
+    users.rmdir()
+    assert run(with_file, "--apply", *passwords).exit_code == 0
+    assert "user operator on" in users.read_text()
+
+
 def test_an_account_that_may_not_make_others_is_named(started: RedisBroker, client: redis.Redis, applied: Path) -> None:
     password = (applied / "operator.password").read_text().strip()
     for user, given in (("operator", password), ("nobody", "hunter2")):
