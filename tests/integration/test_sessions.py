@@ -60,6 +60,7 @@ MYSQL = {
     "foreign_key_checks": "0",
     "unique_checks": "0",
     "completion_type": "1",
+    "default_storage_engine": "MyISAM",
     "autocommit": "0",
     "max_join_size": "1",
     "character_set_client": "latin1",
@@ -170,6 +171,13 @@ class TestPlantedMysql(_OnServer):
         url = f"mysql://plain:plain@127.0.0.1:{mysql.port}/planted_{self.made}"
         migrate(VALUES, DatabaseSettings(database_url=url))
         return url
+
+    def test_a_migration_makes_tables_that_know_transactions(self, url: str) -> None:
+        query = "SELECT DISTINCT engine FROM information_schema.tables WHERE table_schema = DATABASE()"
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            assert connection.execute(text(query)).scalars().all() == ["InnoDB"]
+        engine.dispose()
 
     async def test_each_session_has_what_it_relies_on(self, url: str) -> None:
         wanted = {name: value.strip("'") for name, value in mysql_session.VARIABLES.items()}

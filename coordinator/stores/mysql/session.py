@@ -21,6 +21,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "foreign_key_checks": "1",
     "unique_checks": "1",
     "completion_type": "0",
+    # Of tables that a migration makes: those of others know no transactions.
+    "default_storage_engine": "InnoDB",
 }
 # MariaDB's own; MySQL takes it for a comment, and cannot switch its checks off.
 _OF_MARIADB: Final = "/*M! , SESSION check_constraint_checks = 1 */"
