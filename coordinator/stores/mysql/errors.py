@@ -178,5 +178,7 @@ def _number(error: pymysql.MySQLError) -> int:
 
 def _names(error: pymysql.MySQLError, names: Collection[str]) -> bool:
     """Whether the error is about a table or column of the lane's, and not about one that a trigger uses."""
-    quoted = re.findall(r"[A-Za-z0-9_$]+(?=[\'`])", str(error.args[1]) if len(error.args) > 1 else "")
-    return any(name in names for name in quoted)
+    text = str(error.args[1]) if len(error.args) > 1 else ""
+    # A server with `lower_case_table_names` says those of tables in lower case.
+    quoted = re.findall(r"[a-z0-9_$]+(?=[\'`])", text.lower())
+    return not {name.lower() for name in names}.isdisjoint(quoted)

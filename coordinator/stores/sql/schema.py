@@ -46,7 +46,8 @@ class Schema:
         self._metadata = (lane_tables.metadata, tables)
         self._known: dict[type[Row], TableOf] = {}
         every = [table for metadata in self._metadata for table in metadata.tables.values()]
-        self.names = frozenset(table.name for table in every).union(*(table.columns.keys() for table in every))
+        # SQLAlchemy's own texts do not let a name that it quotes be made lower case.
+        self.names = frozenset(str(name) for table in every for name in (table.name, *table.columns.keys()))
         """The names of all tables and columns."""
 
     @property
