@@ -139,6 +139,9 @@ def _adding(column: Column[Any], default: object, plain: object, connection: Con
                 # Not to be taken for a parameter's name.
                 added.server_default, advice = DefaultClause(text(_shown(literal).replace(":", "\\:"))), ""
                 break
+    # Of the column of a key a dialect asks the table whether it fills it.
+    added.autoincrement = False
+    Table(column.table.name, MetaData(), added)
     quoted = dialect.identifier_preparer.quote(column.table.name)
     return f"ALTER TABLE {quoted} ADD COLUMN {_shown(CreateColumn(added).compile(dialect=dialect))};{advice}"
 

@@ -317,6 +317,11 @@ class _OnExistingTables:
                 assert [line for line in lines if expected in line], (expected, lines)
             assert len(lines) == len(DIFFERENCES[self.kind]) + len(EVERYWHERE), lines
 
+    def test_a_table_without_the_column_of_the_key_is_told_what_it_lacks(self, url: str, run: Run) -> None:
+        run("CREATE TABLE guests (nr INTEGER PRIMARY KEY, name VARCHAR(50) NOT NULL)")
+        with pytest.raises(ConfigurationError, match=r"ADD COLUMN .id. (BIGINT|INTEGER) NOT NULL"):
+            self._migrate(url)
+
     def test_a_column_whose_type_was_changed_is_found_at_the_start(self, url: str, run: Run) -> None:
         class Seat(Row, table="seats", key="id", unique=("code",)):
             id: int
