@@ -46,7 +46,8 @@ def _of_storage(service: Service) -> Iterator[str]:
 
 
 def _of_table(model: type[Row], table: str, service: Service) -> Iterator[str]:
-    if table in lane_tables.metadata.tables or table in {*_MIGRATION_TABLES, f"{service.name}_schema_version"}:
+    # Where the case of letters does not count, as on SQLite, it is the same table.
+    if table.lower() in {*lane_tables.metadata.tables, *_MIGRATION_TABLES, f"{service.name}_schema_version"}:
         yield f"{model.__name__}: {table} is a table of the lane's own: choose another name"
     elif table.lower().startswith("sqlite_"):
         yield f"{model.__name__}: SQLite keeps names that begin with sqlite_ for itself: {table} is one"

@@ -184,6 +184,10 @@ class Logged(Row, table="command_log", key="id"):
     id: int
 
 
+class Counted(Row, table="Counters", key="id"):
+    id: int
+
+
 class Paged(Row, table="paged", key="id", index=("limit", ("holder", "after"))):
     id: int
     limit: int
@@ -305,6 +309,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "Spaced names no table": {"models": (Spaced,)},
     "tables seats and Seats have one name where the case of letters does not count": {"models": (Seat, Upper)},
     "Logged: command_log is a table of the lane's own": {"models": (Logged,)},
+    "Counted: Counters is a table of the lane's own": {"models": (Counted,)},
     "Paged.limit: a selection has that name for something else": {"models": (Paged,)},
     "Paged.after: a selection has that name for something else": {"models": (Paged,)},
     "OfSqlite: SQLite keeps names that begin with sqlite_": {"models": (OfSqlite,)},
