@@ -1,6 +1,7 @@
 """`coordinator accept-loss`: a lane goes on though its database has lost acknowledged commands."""
 
 import asyncio
+from pathlib import Path
 from typing import Final
 
 import click
@@ -11,7 +12,7 @@ from coordinator.exemplified import Exemplified
 from coordinator.lane.accepted_loss import IN_RABBITMQ, MarkPlace, why_not_accepted, why_word_is_not_enough
 from coordinator.lane.high_water import Mark
 from coordinator.operate.acts import act_of, reason_option
-from coordinator.operate.one_process import database_of, mark_beside
+from coordinator.operate.one_process import database_at_work, database_of, mark_beside
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, cell, json_option, now, print_json, refusing
 from coordinator.runtime.settings import BrokerSettings, load
@@ -100,14 +101,12 @@ def _looked_up(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, s
     Raises BrokerUnavailable where nobody can tell and it is needed, CommandRefused where a file cannot be read.
     """
     if (database := database_of(lane)) is not None:
-        try:
-            mark = mark_beside(database, lane)
-        except ConfigurationError as error:
-            text = f"the mark of {lane} cannot be read, end its process and try again: {error}: nothing was accepted"
-            raise CommandRefused(text) from error
-        file = journal_beside(database)
-        place = MarkPlace(f"in {file}", "end its process, and empty the table `mark` of that file with `sqlite3`")
-        return mark, place, ""
+        return *_beside(database, lane), ""
+    if (database := database_at_work(lane)) is not None:
+        # Its process also knows what the broker has told it, and is blocked by what it knows.
+        mark, place = _beside(database, lane)
+        if mark is not None:
+            return mark, place, ""
     if not load(BrokerSettings).is_rabbitmq:
         return _in_redis(lane, is_needed=is_needed)
     # Only who asks the broker needs the library for it.
@@ -125,6 +124,16 @@ def _looked_up(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, s
         raise BrokerUnavailable(
             f"{error}. It keeps the mark of {lane}, which shows the loss; --without-mark takes your word for it"
         ) from error
+
+
+def _beside(database: Path, lane: str) -> tuple[Mark | None, MarkPlace]:
+    try:
+        mark = mark_beside(database, lane)
+    except ConfigurationError as error:
+        text = f"the mark of {lane} cannot be read, end its process and try again: {error}: nothing was accepted"
+        raise CommandRefused(text) from error
+    file = journal_beside(database)
+    return mark, MarkPlace(f"in {file}", "end its process, and empty the table `mark` of that file with `sqlite3`")
 
 
 def _in_redis(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, str]:

@@ -44,6 +44,11 @@ def process_of(lane: str) -> Path | None:
     return socket if not _has_broker() or is_listening(socket) else None
 
 
+def database_at_work(lane: str) -> Path | None:
+    """The file of a lane that a process beside a broker runs now; None: coordinators run it, or no broker is named."""
+    return _file_of(lane) if _has_broker() and process_of(lane) is not None else None
+
+
 def database_of(lane: str) -> Path | None:
     """The file of a lane whose database is one, where no broker is named; None: its commands go by a broker."""
     return None if _has_broker() else _file_of(lane)

@@ -91,9 +91,9 @@ def accept(database: str, up_to: int, *options: str) -> Result:
     return CliRunner().invoke(cli, arguments, env={"USERS_DATABASE_URL": database, "AMQP_URL": "amqp://127.0.0.1"})
 
 
-def keep(monkeypatch: pytest.MonkeyPatch, mark: Mark | Exception | None) -> None:
+def keep(monkeypatch: pytest.MonkeyPatch, mark: Mark | Exception | None, of: str = "users") -> None:
     async def read(lane: str) -> Mark | None:
-        assert lane == "users"
+        assert lane == of
         if isinstance(mark, Exception):
             raise mark
         return mark
@@ -194,10 +194,10 @@ def test_no_word_is_taken_against_a_mark(database: str, monkeypatch: pytest.Monk
         assert f"users has a mark in RabbitMQ, {said}" in refused.stderr
 
 
-async def accept_in_process(database: Path, *options: str) -> Result:
+async def accept_in_process(database: Path, *options: str, broker: str | None = None) -> Result:
     """In a thread: it runs an event loop of its own."""
     arguments = ["accept-loss", "items", "--at", "0", "--up-to", "9", *options]
-    environment = {"ITEMS_DATABASE_URL": f"sqlite:///{database}", "AMQP_URL": None}
+    environment = {"ITEMS_DATABASE_URL": f"sqlite:///{database}", "AMQP_URL": broker}
     return await asyncio.to_thread(CliRunner().invoke, cli, arguments, env=environment)
 
 
@@ -243,6 +243,39 @@ async def test_a_process_that_runs_a_lane_is_asked_for_its_mark(lost: Path) -> N
             message = CommandMessage(new_command_id(), "items.create", arguments, origin="system")
             outcome = await writes.issue("items", message, None)
             assert outcome.sequence == 10
+
+
+@pytest.mark.parametrize("kept", [None, Mark(sequence=9, lineage="before")], ids=["no mark", "an older mark"])
+async def test_a_process_beside_a_broker_is_asked_before_the_broker(
+    lost: Path, monkeypatch: pytest.MonkeyPatch, kept: Mark | None
+) -> None:
+    """It is blocked by what it knows: a loss that is accepted by another mark would keep it so."""
+    service = registry().service("items")
+    with closing(FileJournal(journal_beside(lost))) as journal:
+        journal.keep(Mark(sequence=9, lineage="lost"))
+    with closing(open_store(f"sqlite:///{lost}", service)) as store:
+        store.take_over("holder", datetime.now(UTC), 0, "before")
+    keep(monkeypatch, kept, "items")
+    writes = InProcessWrites({"items": open_store(f"sqlite:///{lost}", service)}, [service])
+    async with asyncio.timeout(WITHIN_S), writes, operators_socket(socket_beside(lost), writes):
+        refused = await accept_in_process(lost, "--without-mark", broker="amqp://127.0.0.1")
+        assert f"items has a mark in {journal_beside(lost)}, at sequence 9" in refused.stderr
+        accepted = await accept_in_process(lost, broker="amqp://127.0.0.1")
+        assert (accepted.exit_code, accepted.stderr) == (0, "")
+        arguments = b'{"name":"Pen","price":100,"currency":"EUR","stock":5}'
+        outcome = await writes.issue(
+            "items", CommandMessage(new_command_id(), "items.create", arguments, origin="system"), None
+        )
+        assert outcome.sequence == 10
+
+
+async def test_of_a_process_beside_a_broker_that_has_ended_the_broker_tells_the_mark(
+    lost: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Coordinators may run the lane by now, and what is beside the file is of before."""
+    keep(monkeypatch, Mark(sequence=12), "items")
+    refused = await accept_in_process(lost, broker="amqp://127.0.0.1")
+    assert "12 was acknowledged, by the mark of items in RabbitMQ, and not 9" in refused.stderr
 
 
 def test_a_lane_that_is_paused_is_not_said_to_go_on(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
