@@ -166,6 +166,22 @@ def check_receiving(target: MoveSide, move_id: str) -> None:
         )
 
 
+def left_whole(source: MoveSide, target: MoveSide) -> LeaseState:
+    """The lease with which the lane has left `source`. Raises MoveRefused where the other database has not all of it:
+    an older copy was put back there since the switch."""
+    here, there = source.admin.state().lease, target.admin.state().lease
+    if here is None:
+        raise MoveRefused("the lease of the lane is gone")
+    reached = 0 if there is None else there.sequence
+    if reached < here.sequence:
+        raise MoveRefused(
+            f"the lane has left this database at sequence {here.sequence}, and the database of --to has it up to "
+            f"{reached} only: a copy of before the switch was put back there. Put a later one back, or have the lane "
+            "go on here (docs/OPERATING.md, Backups)"
+        )
+    return here
+
+
 def newly_halted(noting: LaneMove) -> LaneMove:
     """The step in which nothing commits; no other halt is equal to it."""
     return msgspec.structs.replace(noting, step="halted", halt=new_command_id())

@@ -28,6 +28,7 @@ from coordinator.operate.move_steps import (
     check_receiving,
     check_tables,
     forget_notes,
+    left_whole,
     move_of,
     never_run,
     newly_halted,
@@ -161,15 +162,14 @@ class Mover:
         return move_of(self._source)
 
     def open_target(self, moved: LaneMove, act: OperatorAct | None = None) -> bool:
-        """Let the lane go on there, now that it never will here; False: it could already."""
+        """Let the lane go on there, now that it never will here; False: it could already. Raises MoveRefused."""
         there = move_of(self._target)
         if there is None or there.id != moved.id:
             return False
-        lease = self._source.admin.state().lease
-        paused = None if lease is None else lease.paused
-        if paused is not None and paused != pause_by(moved):
+        lease = left_whole(self._source, self._target)
+        if lease.paused is not None and lease.paused != pause_by(moved):
             # An operator's pause goes with the lane.
-            with_pause = msgspec.structs.replace(there, paused=paused)
+            with_pause = msgspec.structs.replace(there, paused=lease.paused)
             if self._target.admin.set_move(there, with_pause, self._clock()):
                 there = with_pause
         return self._target.admin.set_move(there, None, self._clock(), act, of=lease)

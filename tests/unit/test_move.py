@@ -256,6 +256,25 @@ class TestMoveOfFiles(MoveContract):
         assert moving.work(1)
         assert moving.place == "there"
 
+    def test_a_copy_of_before_the_switch_is_not_taken_for_the_lane(
+        self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Somebody has put it back there, and runs the move again, as the lane says that waits there."""
+        moving.work(5)
+        mover = moving.mover()
+        monkeypatch.setattr(mover, "open_target", lambda *_: False)
+        left_at = mover.switch(mover.prepare()).sequence
+        engine = sql_engine(moving.urls["there"])
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE lane_lease SET sequence = 0"))
+        engine.dispose()
+        with pytest.raises(MoveRefused, match=f"at sequence {left_at}, .* up to 0 only"):
+            moving.move()
+        waiting = moving.admins["there"].state().lease
+        assert waiting is not None
+        assert waiting.move is not None
+        assert waiting.move.step == "receiving"
+
     def test_an_older_copy_of_the_lane_s_database_empties_no_newer_one(
         self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch
     ) -> None:
