@@ -76,7 +76,9 @@ def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, wit
             f"coordinator: that anything is lost of {lane} is your word alone"
             + (f", and whether it has a mark is not known ({unknown})" if unknown else "")
             + ". If one of its processes knows of more "
-            f"than {up_to}, it stays blocked and says so (`/readyz`, `lane_suspended`)",
+            f"than {up_to}, it stays blocked and says so (`/readyz`, `lane_suspended`). If none knows which ids were "
+            "given out, they are given out again, unless you raise them before its next command (docs/OPERATING.md, "
+            "Backups)",
             err=True,
         )
 

@@ -178,9 +178,9 @@ def test_without_a_mark_it_is_the_operators_word(database: str, monkeypatch: pyt
     unknown = "and whether it has a mark is not known (RabbitMQ at localhost:5672 cannot be reached). "
     assert accepted.stderr.startswith(f"coordinator: that anything is lost of users is your word alone, {unknown}")
     keep(monkeypatch, None)
-    assert accept(database, 9, "--without-mark").stderr.startswith(
-        "coordinator: that anything is lost of users is your word alone. "
-    )
+    word = accept(database, 9, "--without-mark").stderr
+    assert word.startswith("coordinator: that anything is lost of users is your word alone. ")
+    assert "If none knows which ids were given out, they are given out again, unless you raise them" in word
 
 
 def test_no_word_is_taken_against_a_mark(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
