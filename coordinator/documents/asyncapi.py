@@ -258,7 +258,7 @@ def _schemas(services: Sequence[Service]) -> Json:
                 wire.HEADER_REPLAYED: ({"const": True}, "An operator has had it sent once more. It changes nothing."),
                 wire.HEADER_RESULT_OF: (
                     {"type": "string"},
-                    "The effect whose result it is, of the system's alone: `TYPE ID`. It changes nothing.",
+                    "What it comes of, the system's alone: a result of its effect, an effect of a command (`TYPE ID`).",
                 ),
             }
         ),

@@ -101,11 +101,17 @@ class EffectResult(Struct, frozen=True, kw_only=True):
 
         `emitted_at_s`: when the lane asked, or None if that is unknown. It tells a new request in the same words from
         a copy of the old one.
+
+        The effect's id stands for its arguments, unless an operator has replayed it with others. So the id is made of
+        the command that emitted it, of which the order to replay is one, and not of the arguments: whoever sees ids
+        could prove a guess at these. An effect that does not name that command is of a lane of an earlier release: its
+        arguments are a part of the id for good, since a worker of that release may have another copy.
         """
         guess = _DOUBT_POSITION if self.is_doubt else _DENIAL_POSITION
         position = _FACT_POSITION if self.is_fact else guess
         asked = b"" if emitted_at_s is None else f"{emitted_at_s}\n".encode()
-        return derived_command_id(f"{effect.type} {effect.command_id}", position, asked + effect.arguments)
+        told_apart_by = effect.arguments if effect.result_of is None else effect.result_of.encode()
+        return derived_command_id(f"{effect.type} {effect.command_id}", position, asked + told_apart_by)
 
 
 class PutOff(Struct, frozen=True):

@@ -13,6 +13,7 @@ from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.continuation import Deferred, Emission, continued
 from coordinator.service.options import NO_OPTIONS, Options
+from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.principal import Principal
 from coordinator.service.rows import R, Row, key_of
 from coordinator.service.targets import ANYWHERE, Targets
@@ -224,6 +225,10 @@ class BatchWork(SelectingMap):
             # No lane takes it; and if the broker does not take it either, it would hold up the commands behind it.
             text = f"its arguments have {len(emission.arguments)} bytes; at most {BODY_BYTES_MAX} can be sent"
             raise ValueError(f"{emission.type}: {text}")
+        options = emission.options
+        if lane.startswith(EFFECTS_PREFIX):
+            # Of it the ids of results are made (coordinator/effects/attempts.py).
+            options = msgspec.structs.replace(options, result_of=f"{self.command_type} {self.command_id}")
         entry = OutboxEntry(
             id=1,
             lane=lane,
@@ -232,7 +237,7 @@ class BatchWork(SelectingMap):
             arguments=emission.arguments,
             created_at=self.now,
             continuation=emission.continuation,
-            options=None if emission.options is NO_OPTIONS else emission.options.encode(),
+            options=None if options is NO_OPTIONS else options.encode(),
         )
         self.check_new(entry)
         return entry

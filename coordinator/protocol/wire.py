@@ -24,7 +24,8 @@ HEADER_REPLY_PACKS: Final = "reply-packs"
 HEADER_REPLAYED: Final = "replayed"
 HEADER_TRACEPARENT: Final = "traceparent"
 HEADER_RESULT_OF: Final = "result-of"
-"""Of a message through `writes.system`: the effect of which its command is the result, as `TYPE ID`."""
+"""Of a message through `writes.system`: the effect of which its command is the result, as `TYPE ID`; of an effect the
+command that emitted it."""
 HEADER_MALFORMED: Final = "x-malformed-properties"
 """The only header of a message whose properties could not be decoded: its value is the properties in hexadecimal."""
 
@@ -73,7 +74,8 @@ class CommandMessage(Struct, frozen=True):
     `origin` is the side that it comes from, by the exchange; it stays with the command wherever that goes.
     `actor` is who asks for it, as whoever found that out has said; None: nobody knows. It stays with the command, too.
     `tracestate` goes with its `traceparent`, as a header alone.
-    `result_of` is the effect whose result it is, as `TYPE ID`; None: it is none, or nobody has said so.
+    `result_of` is what it comes of, as `TYPE ID`: of a result its effect, of an effect the command that emitted it;
+    None: nobody has said so, or it is neither.
 
     `is_strangers`: no gateway has sent it that the lane knows, nor the system. That stays with it, too (`senders.py`).
 

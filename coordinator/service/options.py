@@ -15,7 +15,7 @@ operators, since only they may publish to `writes.system`, and issue internal ty
 class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`replayed`: an operator has had the command sent once more. `actor`: who asked for it, if that is known.
 
-    `result_of` is the effect whose result it is, as `TYPE ID`.
+    `result_of` is the effect whose result it is, as `TYPE ID`; of an effect, the command that emitted it.
     `sender` has words of what the lane knew of who sent it, beside (coordinator/protocol/senders.py).
     """
 

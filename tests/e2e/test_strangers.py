@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -47,6 +48,8 @@ FORGED: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "users": [("users.continue_purchase", OUTCOME)],
 }
 SERVICES = ("users", "items", "payments")
+SOON_S = 5
+"""He says what he knows within this time of the purchase."""
 AUTHORIZE: dict[str, Any] = {"id": 1, "amount": 750, "currency": "EUR", "payment_method": "pm_card_visa"}
 
 
@@ -82,7 +85,12 @@ def chain(purchase_id: str, secrets: Mapping[str, bytes]) -> dict[str, list[str]
     second = continuation_command_id(f"payments.open {authorize}")
     reserving = ReserveItem(id=1, quantity=3, price=250, currency="EUR")
     reserve = emitted(f"users.continue_purchase {second}", reserving, users)
-    results = [derived_command_id(f"{asked.type} {effect}", each, msgspec.json.encode(asked)) for each in (0, 1)]
+    now_s = int(time.time())
+    results = [
+        derived_command_id(f"{asked.type} {effect}", each, f"{at_s}\npayments.open {authorize}".encode())
+        for each in (0, 1, 2)
+        for at_s in range(now_s, now_s + SOON_S)
+    ]
     return {"users": [first, second], "items": [quote, reserve], "payments": [authorize, effect, *results]}
 
 

@@ -146,7 +146,7 @@ def _of_origin() -> Iterator[Mutant]:
         "a stranger's continuation leaves the lane as the system's",
         BatchWork,
         "_entry_of",
-        "None if emission.options is NO_OPTIONS else emission.options.encode()",
+        "None if options is NO_OPTIONS else options.encode()",
         "None",
     )
     yield rewritten(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from coordinator.effects.attempts import EffectResult
 from coordinator.effects.worker import EffectWorker
+from coordinator.transports import effect_bringing as bringing_records_module
 from coordinator.transports.rabbitmq.effects import bringing as bringing_module
 from coordinator.transports.rabbitmq.effects import reading as reading_module
 from tests.simulation import worker as worker_module
@@ -56,6 +57,15 @@ def mutants() -> Iterator[Mutant]:
         "delivered-again-without-doubt",
         "a call that a dead worker may have made is told not to have been made",
         _again_without_doubt,
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
+        "put-back-without-its-emitter",
+        "copies of an effect, of which one was put back, have results with two ids",
+        bringing_records_module,
+        "headers_of_carrier",
+        "if message.result_of is not None:",
+        "if False:",
         RARE_SEEDS_MAX,
     )
     yield Mutant(

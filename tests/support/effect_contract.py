@@ -293,6 +293,8 @@ class EffectContract:
         )
 
     async def test_who_asked_for_an_effect_stays_with_it_and_with_what_comes_of_it(self, effecting: Effecting) -> None:
+        """And so does the command that emitted it, with the effect: of it the ids of its results are made."""
+        emitter = f"{effecting.service}.buy {command_id(2)}"
         actor = Principal(subject="ada", tenant="acme", scopes=frozenset({"b", "a"}))
         entry = OutboxEntry(
             id=1,
@@ -301,7 +303,7 @@ class EffectContract:
             type=f"{effecting.service}.call",
             arguments=b"{}",
             created_at=datetime.now(UTC),
-            options=Options(actor=actor).encode(),
+            options=Options(actor=actor, result_of=emitter).encode(),
         )
         async with asyncio.timeout(self.within_s):
             worker = await self._worker(effecting)
@@ -319,6 +321,7 @@ class EffectContract:
             worker.transport.acknowledge([again])
             await worker.end()
         assert [each.actor for each in (first.message, message, result, letter)] == [actor] * 4
+        assert (first.message.result_of, message.result_of) == (emitter, emitter)
 
     async def test_what_is_no_effect_becomes_a_dead_letter_once_for_each_copy(self, effecting: Effecting) -> None:
         async with asyncio.timeout(self.within_s):

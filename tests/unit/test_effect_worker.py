@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from coordinator.effects.worker import EffectWorker
 from coordinator.lane.control import DeadEffect
 from coordinator.protocol.attempted import HEADER_CALLS, HEADER_DOUBT, HEADER_FIRST_AT, Attempted
-from coordinator.protocol.wire import BODY_BYTES_MAX, HEADER_REPLAYED, JSON_CONTENT, PACK_CONTENT
+from coordinator.protocol.wire import BODY_BYTES_MAX, HEADER_REPLAYED, HEADER_RESULT_OF, JSON_CONTENT, PACK_CONTENT
 from coordinator.runtime.settings import BrokerSettings, EffectSettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
@@ -561,6 +561,15 @@ async def test_whatever_an_effect_s_class_raises_is_a_dead_letter(error: type[Ba
     [dead] = delivering.dead
     assert (dead.code, delivering.channel.acknowledged) == ("malformed_effect", [1])
     assert (error.__name__ in dead.reason, "so it is" in dead.reason) == (True, True)
+
+
+@pytest.mark.parametrize("body", [BODY, b'{"id":7}'])
+async def test_the_id_of_a_result_is_made_of_the_command_that_emitted_its_effect(body: bytes) -> None:
+    """As its lane has named it, and not of the effect's arguments; of these where it has not, as one of before."""
+    delivering, emitter = Delivering(Courier([])), f"courier.order {SECOND}"
+    delivering.deliver(1, body=body, headers={HEADER_RESULT_OF: emitter})
+    await delivering.until_done()
+    assert delivering.told == [(derived_command_id(f"{TakeAway.type} {FIRST}", 0, emitter.encode()), "taken")]
 
 
 async def test_copies_that_never_meet_may_deny_it_and_doubt_it_and_the_lane_learns_of_both() -> None:
