@@ -109,6 +109,7 @@ def forget_asked(lane: str, whose: Whose, reason: str, until_s: float, keys: int
     """
     asked, run = AskedFor(keys=keys, is_done=True), new_command_id()
     validated(_order(whose, [], run, reason))
+    note = partial(note_asked, lane, reason)
     with lane_admin(lane) as admin:
         for ids in _pages(admin, whose):
             asked.commands += len(ids)
@@ -117,7 +118,6 @@ def forget_asked(lane: str, whose: Whose, reason: str, until_s: float, keys: int
             parts = [ids[start : start + ASKED_MAX] for start in range(0, len(ids), ASKED_MAX)]
             answers: list[OrderAnswer] = []
             orders = [_order(whose, part, run, reason) for part in parts]
-            note = partial(note_asked, lane, orders, reason)
             give(lane, orders, max(0.0, until_s - monotonic()), answers.append, note)
             _take(lane, answers, len(orders), asked)
         for numbers in _letters(admin, whose):
@@ -126,7 +126,6 @@ def forget_asked(lane: str, whose: Whose, reason: str, until_s: float, keys: int
                 continue
             answers = []
             order = _order(whose, [], run, reason, numbers)
-            note = partial(note_asked, lane, [order], reason)
             give(lane, [order], max(0.0, until_s - monotonic()), answers.append, note)
             _take(lane, answers, 1, asked)
     return asked

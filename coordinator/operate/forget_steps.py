@@ -37,9 +37,9 @@ def begin(lane: str, orders: Sequence[Forget], wait_s: float) -> list[ForgetBegu
     for order in orders:
         validated(order)
 
-    def note() -> None:
+    def note(ids: Sequence[str]) -> None:
         if not orders[0].dry_run:
-            note_asked(lane, orders, orders[0].reason)
+            note_asked(lane, orders[0].reason, ids)
 
     give(lane, orders, wait_s, answers.append, note)
     return [_begun(lane, each.outcome) for each in answers if each.outcome is not None]

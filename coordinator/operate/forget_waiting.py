@@ -14,9 +14,7 @@ from msgspec import Struct
 from coordinator.lane.control import Forget, ForgetBegun, ForgottenSome
 from coordinator.operate import output
 from coordinator.operate.acts import act_of
-from coordinator.operate.giving_orders import message_of
 from coordinator.operate.open import lane_admin
-from coordinator.service.commands import Command
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.audit import ActQuery
 from coordinator.stores.audit_tables import OperatorAct
@@ -50,11 +48,10 @@ class _OrdersAsked(Struct):
     orders: list[str] = []
 
 
-def note_asked(lane: str, orders: Sequence[Command], reason: str | None) -> None:
-    """Note orders that are about to be given. Raises Unavailable, ConfigurationError: then none is given."""
-    ids = [message_of(lane, order, 0).command_id for order in orders]
+def note_asked(lane: str, reason: str | None, orders: Sequence[str]) -> None:
+    """Note the ids of orders that are about to be given. Raises Unavailable, ConfigurationError: then none is given."""
     with lane_admin(lane) as admin:
-        admin.record(act_of(lane, ASKED, reason or None, orders=ids))
+        admin.record(act_of(lane, ASKED, reason or None, orders=list(orders)))
 
 
 class ForgetWatch:

@@ -2,6 +2,8 @@
 
 An order's id is derived from its content, so repeating one is safe: it is carried out once, and its outcome is sent
 again. An order that was refused may be given again, since the reason may be gone: it is another order, with another id.
+Ids are shown to viewers, and orders hold what these may not see, such as the arguments of a replay: so the id is made
+with the lane's fingerprint key.
 """
 
 import asyncio
@@ -17,12 +19,13 @@ from msgspec import Struct
 from coordinator.client.writes import Writes
 from coordinator.operate.broker import broker
 from coordinator.operate.one_process import socket_of
+from coordinator.operate.open import lane_api_keys
 from coordinator.operate.output import CommandRefused
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, load
 from coordinator.service.commands import Command
 from coordinator.service.errors import CommandPending, ConfigurationError, OutcomeUnknown
-from coordinator.service.ids import system_command_id
+from coordinator.service.ids import derived_command_id
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.outcome import Outcome
 from coordinator.transports.inprocess.operators_socket import SocketWrites
@@ -64,12 +67,13 @@ def give(
     orders: Sequence[Command],
     wait_s: float,
     on_answer: Callable[[OrderAnswer], None],
-    before: Callable[[], None] = lambda: None,
+    before: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> None:
     """Give a lane orders, some at once, and pass on the result of each. Raises Unavailable after that: OutcomeUnknown
     if any of them may be carried out.
 
-    It waits `wait_s` for all their outcomes together. `before` is called once the broker has the lane's queue.
+    It waits `wait_s` for all their outcomes together. `before` is called with the ids of orders that were not refused
+    before, once the broker has the lane's queue.
     """
 
     async def all_of_them() -> None:
@@ -79,7 +83,7 @@ def give(
                 left_s = max(0.0, deadline_s - monotonic())
                 some = orders[start : start + ORDERS_AT_ONCE]
                 outcomes = await asyncio.gather(
-                    *(_given(writes, lane, order, left_s) for order in some), return_exceptions=True
+                    *(_given(writes, lane, order, left_s, secret) for order in some), return_exceptions=True
                 )
                 for position, outcome in enumerate(outcomes, start):
                     if not isinstance(outcome, BaseException):
@@ -90,20 +94,36 @@ def give(
 
     if orders:
         _require_queue(lane)
-        before()
+        secret = _secret_of(lane)
+        before([order_id(lane, order, 0, secret) for order in orders])
         asyncio.run(all_of_them())
 
 
-def message_of(lane: str, order: Command, attempt: int) -> CommandMessage:
+def message_of(lane: str, order: Command, attempt: int, secret: bytes) -> CommandMessage:
     """The message of an order. `attempt` counts from 0 how often it was refused before."""
+    command_id = order_id(lane, order, attempt, secret)
     arguments = msgspec.json.encode(order)
-    command_id = system_command_id("order", lane, order.type, str(attempt), arguments.decode())
     return CommandMessage(command_id=command_id, type=order.type, arguments=arguments, origin="system")
 
 
-async def _given(writes: Writes, lane: str, order: Command, wait_s: float) -> Outcome | None:
+def order_id(lane: str, order: Command, attempt: int, secret: bytes) -> str:
+    """The id of an order, with the secret of the lane's fingerprint key; empty: the lane has none."""
+    return derived_command_id(f"order {lane} {order.type}", attempt, msgspec.json.encode(order), secret)
+
+
+def _secret_of(lane: str) -> bytes:
+    """That of the key in use: a lost repetition costs nothing once another one is."""
+    try:
+        with lane_api_keys(lane) as keys:
+            known = keys.fingerprint_keys()
+    except ConfigurationError:
+        return b""
+    return bytes.fromhex(known[-1].secret) if known else b""
+
+
+async def _given(writes: Writes, lane: str, order: Command, wait_s: float, secret: bytes) -> Outcome | None:
     for attempt in itertools.count():
-        outcome = await _issued(writes, lane, message_of(lane, order, attempt), wait_s)
+        outcome = await _issued(writes, lane, message_of(lane, order, attempt, secret), wait_s)
         if outcome is None or outcome.status == "applied" or not outcome.replayed:
             return outcome
     raise AssertionError("there is no end of attempts")

@@ -11,11 +11,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import pytest
-from msgspec import Raw
 from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 
-from coordinator.lane.control import Forget
 from coordinator.migrations.migrate import migrate
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.finding import Finder
@@ -26,6 +24,7 @@ from coordinator.operations.letters import page_of_letters, whole_letter
 from coordinator.operations.settled_commands import known_command, page_of_commands
 from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.ids import new_command_id
 from coordinator.service.json_text import to_json
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.audit import ActQuery
@@ -205,7 +204,7 @@ def test_a_look_has_the_orders_to_forget_that_wait() -> None:
     passed_s = [0.0]
     watch = LaneWatch(LANE, lambda: passed_s[0])
     assert watch.look().status.forgets == []
-    note_asked(LANE, [Forget(table="seats", value=Raw(b"7"))], None)
+    note_asked(LANE, None, [new_command_id()])
     assert watch.look().status.forgets == []
     passed_s[0] = FORGETS_EVERY_S
     assert len(watch.look().status.forgets or []) == 1

@@ -1,8 +1,9 @@
 """Dead letters and outboxes as an operator sees and mends them: the real lane on SQLite, and no broker."""
 
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,12 @@ from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending
-from coordinator.service.ids import is_system_id, replay_command_id
+from coordinator.service.ids import is_system_id, replay_command_id, system_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.service.principal import Principal, UnbelievedAccount
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import UnitOfWork
+from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Changes, Store
@@ -61,6 +63,7 @@ class World:
         self.now = START
         self._tag = 0
         self.emitted: list[OutboxEntry] = []
+        self.delivered: list[CommandMessage] = []
         self.queue: list[Delivery] = []
         self.is_up = True
         self.kills_after: int | None = None
@@ -72,6 +75,14 @@ class World:
         self._stores.append(open_store(self._url, service))
         self.lane = Lane(service, self._stores[-1], lambda: self.now, "test", LaneSettings(), lambda: 0.0)
 
+    @property
+    def secret(self) -> bytes:
+        """That of the lane's fingerprint key in use."""
+        transaction = self._stores[-1].begin()
+        secret = transaction.scan(FingerprintKey, 10)[-1].secret
+        transaction.rollback()
+        return bytes.fromhex(secret)
+
     def close(self) -> None:
         for store in self._stores:
             store.close()
@@ -79,6 +90,7 @@ class World:
     def deliver(self, *messages: CommandMessage) -> list[Outcome]:
         """What the lane says of a message, if it is there to say anything."""
         self._tag += 1
+        self.delivered += messages
         self.queue.append(Delivery(tag=self._tag, commands=messages, reply_to="here"))
         return self.work() if self.is_up else []
 
@@ -288,7 +300,7 @@ def test_a_replay_is_sent_once_under_a_derived_id_and_the_log_says_who_ordered_i
     [entry] = world.emitted
     assert (entry.command_id, entry.arguments) == (replayed["replayed_as"], b'{"id": 7, "amount": 3}')
     order = ReplayLetter(letter=1, args=msgspec.Raw(b'{"id": 7, "amount": 3}'), by=replayed["by"])
-    logged = world.json("command", message_of("users", order, 0).command_id)
+    logged = world.json("command", message_of("users", order, 0, world.secret).command_id)
     assert (logged["type"], logged["result"]["by"]) == ("lane.replay", replayed["by"])
     assert "@" in replayed["by"]
     again = world.run("dead", "replay", message.command_id, "--lane", "users", expect=1)
@@ -325,12 +337,29 @@ def test_an_operator_that_dies_half_way_may_ask_again(world: World, is_up: bool,
     assert {outcome.status for outcome in outcomes} <= {"applied"}
     assert world.numbers() == []
     assert all(
-        len(world.json("command", order_id(number))["result"]["command_id"]) == len(ids[0]) for number in (1, 2, 3)
+        len(world.json("command", order_id(world, number))["result"]["command_id"]) == len(ids[0])
+        for number in (1, 2, 3)
     )
 
 
-def order_id(number: int) -> str:
-    return message_of("users", DiscardLetter(letter=number, by=as_user()), 0).command_id or ""
+def order_id(world: World, number: int) -> str:
+    return message_of("users", DiscardLetter(letter=number, by=as_user()), 0, world.secret).command_id or ""
+
+
+@pytest.mark.parametrize("is_keyed", [True, False])
+def test_the_id_of_an_order_proves_no_guess_at_what_it_holds(world: World, *, is_keyed: bool) -> None:
+    """It is shown to viewers, as the ids of all commands are. In a lane without a key it is made without."""
+    if not is_keyed:
+        with closing(sqlite3.connect(world.environment["USERS_DATABASE_URL"].removeprefix("sqlite:///"))) as database:
+            database.execute("DELETE FROM fingerprint_keys")
+            database.commit()
+    message = world.bury(arguments=b'{"id": 1}', type="users.credit")
+    [replayed] = world.json("dead", "replay", message.command_id, "--args", '{"id": 7, "amount": 3}')
+    order = ReplayLetter(letter=1, args=msgspec.Raw(b'{"id": 7, "amount": 3}'), by=replayed["by"])
+    [shown] = [each.command_id for each in world.delivered if each.type == ReplayLetter.type]
+    made_before = system_command_id("order", "users", order.type, "0", order.arguments().decode())
+    assert shown != made_before
+    assert (shown == message_of("users", order, 0, b"").command_id) is not is_keyed
 
 
 def test_what_is_not_done_in_time_is_said_and_done_later_once(world: World) -> None:

@@ -80,7 +80,7 @@ async def test_commands_given_at_once_reach_the_lane_in_their_order(tmp_path: Pa
 async def test_an_order_is_taken_and_its_refusal_comes_back(tmp_path: Path) -> None:
     async with through_socket(tmp_path) as writes:
         order = Release(ordering_key="accounts:1", command_id=new_command_id())
-        outcome = await writes.issue("ledger", message_of("ledger", order, 0), None)
+        outcome = await writes.issue("ledger", message_of("ledger", order, 0, b""), None)
         assert outcome.status == "rejected"
         assert outcome.error is not None
 
