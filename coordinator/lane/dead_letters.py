@@ -45,12 +45,15 @@ class DeadLetters:
         """The letter of a command that failed; a command fails once."""
         return self._add(message.command_id or "", message, defect, traceback, sequence)
 
-    def mismatched(self, message: CommandMessage, fingerprint: str, defect: Defect) -> DeadLetter | None:
-        """The letter of a command of the system's with another command's id; None: there is one already."""
-        source = f"{message.command_id} {fingerprint}"
-        if self._work.find(DeadLetter, "source", source) is not None:
+    def mismatched(self, message: CommandMessage, fingerprints: tuple[str, ...], defect: Defect) -> DeadLetter | None:
+        """The letter of a command of the system's with another command's id; None: there is one already.
+
+        It is known by any of its fingerprints, of which a new letter has the first.
+        """
+        sources = [f"{message.command_id} {each}" for each in dict.fromkeys(fingerprints)]
+        if any(self._work.find(DeadLetter, "source", each) is not None for each in sources):
             return None
-        return self._add(source, message, defect, None, None)
+        return self._add(sources[0], message, defect, None, None)
 
     def nameless(self, message: CommandMessage, defect: Defect, target: str | None = None) -> DeadLetter | None:
         """The letter of a message without a usable id; None: there are too many of them, and it is dropped."""

@@ -70,9 +70,12 @@ def mismatched(basis: Basis, request: Request, known: str) -> Fate:
         sequence=None,
         error=error,
     )
-    # Its letter has its arguments, so there it needs no key, and is the same whichever key the lane has.
-    told_apart_by = UNKEYED.of(message, message.arguments if request.is_unread else None)
-    letter = basis.letters.mismatched(message, told_apart_by, defect) if is_ours else None
+    # The same whichever key is in use. Ids are made of it, by which nobody may prove a guess at the arguments.
+    again = message.arguments if request.is_unread else None
+    told_apart_by = basis.fingerprints.of_first(message, again)
+    # A release before made letters without the key, and the message may come once more.
+    before = UNKEYED.of(message, again)
+    letter = basis.letters.mismatched(message, (told_apart_by, before), defect) if is_ours else None
     deferred = continuation_of(message)
     if letter is not None and deferred is not None:
         # Nothing of what the lane knows of the other command: told again, once the letter is gone, it is the same.

@@ -38,11 +38,14 @@ class Fingerprints:
         self.first_secret = bytes.fromhex((keys or {}).get(FIRST_KEY, ""))
         """That of the key that the lane began with; empty: it began without. A key that comes later must make no other
         command of what a command emits that is applied once more."""
-        for _, key in sorted((keys or {}).items()):
+        self._first = ""
+        for number, key in sorted((keys or {}).items()):
             secret = bytes.fromhex(key)
             # Not by its number, which another key may have had in a copy of the database that is lost.
             name = blake2b(secret, digest_size=_NAME_BYTES).hexdigest() + _MARK
             self._begun[name] = blake2b(key=secret, digest_size=_BYTES)
+            if number == FIRST_KEY:
+                self._first = name
         self._used = list(self._begun)[-1]
 
     def of(self, message: CommandMessage, again: bytes | None = None) -> str:
@@ -53,6 +56,10 @@ class Fingerprints:
         `arguments_again` of a message that repeats no name, for a caller who has it.
         """
         return self._made(self._used, message, again or _in_one_form(message))
+
+    def of_first(self, message: CommandMessage, again: bytes | None = None) -> str:
+        """That with the key that the lane began with, if it did, whichever is in use: for what must stay the same."""
+        return self._made(self._first, message, again or _in_one_form(message))
 
     def is_made_now(self, fingerprint: str) -> bool:
         """Whether a fingerprint is made with the key in use. Not for one that may be empty."""

@@ -1,6 +1,6 @@
 """Effects that workers cannot read: their lane makes dead letters of them."""
 
-import hashlib
+import secrets
 
 import structlog
 from msgspec import UNSET
@@ -36,8 +36,12 @@ def dead_effect(message: CommandMessage, defect: Defect, traceback: str | None =
 
 
 def dead_effect_id(service: str, dead: DeadEffect, copy: str) -> str:
-    """The id of that command. `copy` tells the deliveries of one copy from those of a replay."""
-    name = dead.command_id or hashlib.sha256(f"{dead.effect_type}\n{dead.body}".encode()).hexdigest()
+    """The id of that command. `copy` tells the deliveries of one copy from those of a replay.
+
+    Without an id of its own only its content tells one message from another, and by an id of that whoever sees it could
+    prove a guess at it. So there it is new each time: what is delivered again counts as one more copy of its letter.
+    """
+    name = dead.command_id or secrets.token_hex(16)
     # A stranger may write any id, and any headers by which a copy is known.
     parts = (name, "dead", copy) if dead.origin == "system" else (name, dead.origin, "dead", copy)
     return system_command_id(service, *parts)

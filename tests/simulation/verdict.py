@@ -9,20 +9,22 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from coordinator.protocol.decoding import decode
-from coordinator.protocol.fingerprints import UNKEYED
+from coordinator.protocol.fingerprints import FIRST_KEY, Fingerprints
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, PublisherPosition, Series
 from coordinator.transports.rabbitmq.properties import envelope_of
 from tests.simulation import audit, forgets, letters, parked, timers, worker
 from tests.simulation.model import Model
-from tests.simulation.services import SINKS, Note, Report
+from tests.simulation.services import FIRST_SECRET, SINKS, Note, Report
 from tests.support.checker import check
 from tests.support.ledger import Account
 
 if TYPE_CHECKING:
     from tests.simulation.database import Database
     from tests.simulation.world import World
+
+_FIRST = Fingerprints({FIRST_KEY: FIRST_SECRET})
 
 
 def verdict(world: World) -> list[str]:
@@ -206,7 +208,7 @@ def _settled(database: Database, parent: str, child: CommandMessage) -> list[str
         return [f"{child.type} {child.command_id}, emitted by {parent}, was never settled"]
     if child.origin != "system" or database.is_of(entry, child):
         return []
-    source = f"{child.command_id} {UNKEYED.of(child)}"
+    source = f"{child.command_id} {_FIRST.of_first(child)}"
     if source in database.book.by_source or database.has_lost_letter(source):
         return []
     return [f"{child.type} {child.command_id}, emitted by {parent}, is another's id, and no letter says so"]

@@ -3,24 +3,29 @@
 The viewer here has seen the types and the ids of all that led to something, and when; and his guess is right.
 """
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.effects.attempts import EffectResult
 from coordinator.lane.outbox import message_of
-from coordinator.protocol.fingerprints import FIRST_KEY
-from coordinator.protocol.wire import CommandMessage
-from coordinator.service.ids import derived_command_id
+from coordinator.protocol.fingerprints import FIRST_KEY, UNKEYED
+from coordinator.protocol.wire import CommandMessage, Defect
+from coordinator.service.ids import derived_command_id, system_command_id
 from coordinator.stores.fingerprint_keys import FingerprintKey, new_fingerprint_key
+from coordinator.stores.lane_tables import DeadLetter, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.transports.dead_effects import dead_effect, dead_effect_id
 from shared.payments import SERVICE
 from shared.payments.commands import OpenPayment
 from shared.payments.results import AuthorizeResult
-from tests.support.lane_contract import LaneUnderTest, command_id, delivery
+from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
+from tests.support.ledger import Deposit, OpenAccount
 
 AT_S = 1_700_000_000
 DONE = AuthorizeResult(id=1, verdict="authorized", provider_id="pi_1")
@@ -102,3 +107,52 @@ def test_a_replay_with_other_arguments_within_the_same_second_has_results_of_its
     """The effect keeps its id, which is the key at the other side; the order to replay it is another command."""
     ids = {each.command_id(effect(by), AT_S) for by in (FIRST, f"lane.replay {command_id(3)}") for each in RESULTS}
     assert len(ids) == 2 * len(RESULTS)
+
+
+@pytest.mark.parametrize("is_keyed", [True, False])
+def test_the_ids_of_a_command_whose_id_was_taken_prove_no_guess_at_it(*, is_keyed: bool) -> None:
+    """Its letter is replayed under an id of its own, and so goes what its continuation is told."""
+    database = MemoryDatabase()
+    if is_keyed:
+        database.tables[FingerprintKey][FIRST_KEY] = new_fingerprint_key(FIRST_KEY)
+    lane = LaneUnderTest(MemoryStore(database))
+    lane.outcomes(delivery(1, OpenAccount(owner="a")))
+    taken = delivery(1, Deposit(id=1, amount=5), continuation="shop.replied")
+    settlement = lane.settle(taken)
+    assert codes(settlement.outcomes) == ["idempotency_mismatch"]
+    (told,), (letter,) = settlement.emitted, lane.rows(DeadLetter)
+    guessed = UNKEYED.of(taken.commands[0])
+    replays = {system_command_id(f"{command_id(1)} {guessed}", "replay")}
+    own_id = system_command_id(f"{Deposit.type} {command_id(1)}", "continuation")
+    is_proved = told.command_id == system_command_id(own_id, "mismatch", guessed)
+    assert (is_proved, system_command_id(letter.source, "replay") in replays) == (not is_keyed, not is_keyed)
+    # With another key in use, too, it is the same letter when it comes again.
+    database.tables[FingerprintKey][2] = new_fingerprint_key(2)
+    again = LaneUnderTest(MemoryStore(database), "again").settle(taken)
+    assert codes(again.outcomes) == ["idempotency_mismatch"]
+    assert lane.rows(DeadLetter) == [letter]
+    assert [each.command_id for each in lane.rows(OutboxEntry)] == [told.command_id]
+
+
+def test_a_letter_of_a_taken_id_that_a_release_before_wrote_is_known_when_its_command_comes_again() -> None:
+    database = MemoryDatabase()
+    lane = LaneUnderTest(MemoryStore(database), "before")
+    lane.outcomes(delivery(1, OpenAccount(owner="a")))
+    taken = delivery(1, Deposit(id=1, amount=5), continuation="shop.replied")
+    (told,) = lane.settle(taken).emitted
+    database.tables[FingerprintKey][FIRST_KEY] = new_fingerprint_key(FIRST_KEY)
+    later = LaneUnderTest(MemoryStore(database), "later")
+    assert codes(later.outcomes(taken)) == ["idempotency_mismatch"]
+    assert [each.command_id for each in later.rows(OutboxEntry)] == [told.command_id]
+    assert len(later.rows(DeadLetter)) == 1
+
+
+def test_the_id_under_which_a_nameless_effect_is_told_dead_proves_no_guess_at_it() -> None:
+    message = CommandMessage(None, "payments.effects.authorize", b'{"amount":1000}', origin="system")
+    dead = dead_effect(message, Defect("missing_command_id", "it has no id"))
+    name = hashlib.sha256(f"{dead.effect_type}\n{dead.body}".encode()).hexdigest()
+    shown = {dead_effect_id("payments", dead, "1 0") for _ in range(2)}
+    assert system_command_id("payments", name, "dead", "1 0") not in shown
+    assert len(shown) == 2, "nothing but its content tells whether it is the same one"
+    named = msgspec.structs.replace(dead, command_id=command_id(7))
+    assert dead_effect_id("payments", named, "1 0") == dead_effect_id("payments", named, "1 0")
