@@ -165,6 +165,7 @@ PARTS: Final = web.AppKey("PARTS", dict[str, Part])
 OPEN_TYPES: Final = web.AppKey("OPEN_TYPES", frozenset[str])
 """The types of commands that everybody may issue, whether or not it is known who asks."""
 TRANSPORT: Final = web.AppKey("TRANSPORT", CommandTransport)
+_WITHHELD: Final = web.AppKey("WITHHELD", RepeatedLine)
 
 routes = web.RouteTableDef()
 """That of a gateway of commands."""
@@ -260,7 +261,7 @@ def without_metrics(routes: Iterable[web.AbstractRouteDef]) -> tuple[web.Abstrac
 def watch_checks(app: web.Application) -> None:
     """Have an application look at its parts (CHECKS) for as long as it runs: so the log and the metric say by
     themselves how they are, and readiness does where it is asked."""
-    app[PARTS], app[LOOKS] = {}, Looks()
+    app[PARTS], app[LOOKS], app[_WITHHELD] = {}, Looks(), RepeatedLine()
     app.cleanup_ctx.append(_watching)
 
 
@@ -331,7 +332,8 @@ def _may_see(request: web.Request, entry: LogEntry) -> bool:
     # What else nobody known asked for is an operator's to look at.
     if OPERATOR in principal.scopes or (entry.actor is not None and not is_anothers(entry.actor, principal)):
         return True
-    if entry.actor is not None and logged_actor(entry.actor).subject.startswith(BROKER_USER):
+    is_of_account = entry.actor is not None and logged_actor(entry.actor).subject.startswith(BROKER_USER)
+    if is_of_account and request.app[_WITHHELD].is_due(entry.actor or "", time.monotonic()):
         # The lane knows no gateway by this account, or the command came through AMQP from somebody else.
         log.warning("outcome_withheld", command_id=entry.command_id, actor=entry.actor, setting="LANE_GATEWAY_ACCOUNTS")
     return False

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.client.command_log import open_command_log
@@ -19,7 +20,7 @@ from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.registry import registry
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import DatabaseUnavailable
-from coordinator.service.ids import command_id_for, scoped_command_id_for
+from coordinator.service.ids import command_id_for, new_command_id, scoped_command_id_for
 from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import IdempotencySecret, LogEntry
 from coordinator.stores.outcomes import forgotten_entry
@@ -275,3 +276,20 @@ async def test_what_keys_stand_for_is_read_where_the_lane_writes(follows: bool) 
     assert served.secrets_from is (own_primary if follows else own_reader)
     assert made[OWN_KEYS]._logs.of("users") is logs[primary if follows else reader]
     assert (made[PRIMARY_LOGS] is None) is not follows
+
+
+async def test_an_outcome_that_is_withheld_again_and_again_is_told_once_a_minute_for_each_account(
+    open_before: RunningGateway,
+) -> None:
+    """Whoever has a key may ask as often as he likes."""
+    accounts = {new_command_id(): account for account in ("amqp:gateway", "amqp:other")}
+    for command_id, account in accounts.items():
+        settle(open_before, command_id, account, datetime.now(UTC))
+    with capture_logs() as logs:
+        for command_id in (*accounts, *accounts):
+            response, _ = await open_before.call(
+                "GET", f"/commands/{command_id}", headers={"Authorization": "Bearer ada"}
+            )
+            assert response.status == 404
+    told = [each["actor"] for each in logs if each["event"] == "outcome_withheld"]
+    assert told == [Principal(subject=account).as_logged for account in accounts.values()]
