@@ -186,7 +186,7 @@ def keys_of(text: bytes, algorithms: frozenset[str], pass_over: Callable[[str], 
         raise KeySetRefused(f"`keys` must be a list of at most {KEYS_MAX} keys")
     keys: dict[str | None, PyJWK] = {}
     for each in _unambiguous(text, found, pass_over):
-        key = _usable(each, algorithms)
+        key = _usable(each, algorithms, pass_over)
         if key is None:
             continue
         if key.key_id in keys:
@@ -217,22 +217,36 @@ def _unambiguous(text: bytes, found: list[Any], pass_over: Callable[[str], objec
     return kept
 
 
-def _usable(given: Any, algorithms: frozenset[str]) -> PyJWK | None:
+def _usable(given: Any, algorithms: frozenset[str], pass_over: Callable[[str], object]) -> PyJWK | None:
     if not isinstance(given, dict) or given.get("kty") == "oct" or not _is_for_signatures(given):
         return None
-    if not isinstance(given.get("kid"), str | None):
-        return None
-    if "d" in given:
+    if not isinstance(given.get("kid"), str | None) or "d" in given:
         # A private key checks no signature here, and whoever reads the set can sign with it.
         return None
+    algorithm = given.get("alg")
+    if given.get("kty") == "RSA" and not algorithm:
+        algorithm = _algorithm_of_rsa(algorithms)
+        if algorithm is None:
+            pass_over(
+                f"the key {given.get('kid')!r} names no `alg`, and ACCESS_TOKEN_ALGORITHMS leaves open which it is"
+            )
+            return None
     try:
-        key = PyJWK(given)
+        key = PyJWK(given, algorithm)
     except Exception:  # noqa: BLE001  # whatever a library says of it: the issuer's other keys count
         return None
     bits = getattr(key.key, "key_size", RSA_BITS_MIN)
     if key.key_type == "RSA" and bits < RSA_BITS_MIN:
         return None
     return key if key.algorithm_name in algorithms else None
+
+
+def _algorithm_of_rsa(algorithms: frozenset[str]) -> str | None:
+    """That of an RSA key that names none; None: it may be one of several. Each key has one alone (RFC 8725, 3.1)."""
+    of_rsa = [each for each in algorithms if each.startswith(("RS", "PS"))]
+    if len(of_rsa) == 1:
+        return of_rsa[0]
+    return "RS256" if "RS256" in of_rsa or not of_rsa else None
 
 
 def _is_for_signatures(given: dict[str, Any]) -> bool:

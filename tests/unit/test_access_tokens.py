@@ -471,6 +471,41 @@ def test_keys_of_other_kinds_are_passed_over() -> None:
     assert list(keys_of(json.dumps(verifying).encode(), frozenset(ALGORITHMS))) == ["ES256"]
 
 
+@pytest.mark.parametrize(
+    ("algorithms", "expected"),
+    [
+        ({"RS256"}, "RS256"),
+        ({"PS256"}, "PS256"),
+        ({"RS512", "ES256"}, "RS512"),
+        ({"RS256", "RS512", "PS256"}, "RS256"),
+        ({"RS384", "PS384"}, None),
+        ({"ES256"}, None),
+    ],
+)
+def test_an_rsa_key_without_an_algorithm_is_for_one_of_those_that_are_taken(
+    algorithms: set[str], expected: str | None
+) -> None:
+    bare = {name: each for name, each in KEYS["RS256"].jwk.items() if name != "alg"}
+    text = json.dumps({"keys": [bare, KEY.jwk | {"alg": "ES256"}]}).encode()
+    told: list[str] = []
+    found = keys_of(text, frozenset(algorithms | {"ES256"}), told.append)
+    assert [found[name].algorithm_name for name in found if name == bare["kid"]] == ([expected] if expected else [])
+    assert ["names no `alg`" in each for each in told] == ([True] if algorithms == {"RS384", "PS384"} else [])
+
+
+async def test_a_token_is_taken_by_the_algorithm_that_its_key_has_without_naming_it(tmp_path: Path) -> None:
+    path, key = tmp_path / "keys.json", SigningKey("p", "PS256")
+    bare = {name: each for name, each in key.jwk.items() if name != "alg"}
+    path.write_bytes(json.dumps({"keys": [bare]}).encode())
+    tokens = Tokens(settings(token_keys=str(path), token_algorithms="PS256"))
+    await tokens.start()
+    assert (await tokens.principal_of(key.token())).subject == "ada"
+    key.algorithm = "RS256"
+    with pytest.raises(NotAuthentic):
+        await tokens.principal_of(key.token())
+    await tokens.close()
+
+
 @pytest.mark.parametrize("name", KEYS)
 def test_a_private_key_is_none_that_checks_tokens(name: str) -> None:
     shown = KEYS[name].private_jwk
