@@ -18,7 +18,7 @@ from typing import Final
 
 import structlog
 
-from coordinator.access.authenticator import NotAuthentic
+from coordinator.access.authenticator import BEARER, NotAuthentic
 from coordinator.client.database import LaneElsewhere
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
@@ -30,6 +30,7 @@ from coordinator.stores.lane_tables import ApiKey
 PREFIX: Final = "wck_"
 _SECRET_BYTES: Final = 32
 _TEXT = re.compile(r"wck_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+_AUTHORIZATION = re.compile(BEARER + _TEXT.pattern)
 
 log = structlog.get_logger("access")
 
@@ -113,9 +114,9 @@ class KeyRing:
     async def problem(self) -> str | None:
         return None if self._why is None else "the API keys cannot be read"
 
-    def known(self, credential: str, /) -> Principal | None:
+    def known(self, authorization: str, /) -> Principal | None:
         # A look into the ring takes no longer than one into a memory of it would.
-        found = _TEXT.fullmatch(credential)
+        found = _AUTHORIZATION.fullmatch(authorization)
         key = None if found is None else self._with_secret(*found.groups())
         return None if key is None or key.defect() is not None else key.principal
 

@@ -1,9 +1,12 @@
 """The seam between a gateway and whatever checks credentials."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from coordinator.service.errors import CoordinatorError
 from coordinator.service.principal import Principal
+
+BEARER: Final = "Bearer "
+"""Before the credential, in the value of `Authorization`."""
 
 
 class NotAuthentic(CoordinatorError):
@@ -13,11 +16,12 @@ class NotAuthentic(CoordinatorError):
 class Authenticator(Protocol):
     """Finds out whose a credential is."""
 
-    def known(self, credential: str, /) -> Principal | None:
-        """The principal that it proves, where that takes no wait; None: ask `principal_of`, which says why."""
+    def known(self, authorization: str, /) -> Principal | None:
+        """The principal that a value of `Authorization` proves, where that takes no wait: `Bearer`, a space, and a
+        credential. None: ask `principal_of`, which says why."""
 
     async def principal_of(self, credential: str) -> Principal:
-        """The principal that it proves. Raises NotAuthentic, and Unavailable while nothing can be checked."""
+        """The principal that a credential proves. Raises NotAuthentic, and Unavailable while nothing can be checked."""
 
     async def problem(self) -> str | None:
         """Why it cannot check as it should, in words for anybody; None: it can."""

@@ -1,6 +1,7 @@
 """Several ways to prove who one is: what a credential looks like says which of them it is for."""
 
 from coordinator.access.api_keys import PREFIX, KeyRing
+from coordinator.access.authenticator import BEARER
 from coordinator.access.tokens import Tokens
 from coordinator.service.principal import Principal
 
@@ -12,15 +13,15 @@ class KeysAndTokens:
         self._keys = keys
         self._tokens = tokens
 
-    def known(self, credential: str, /) -> Principal | None:
-        return self._way(credential).known(credential)
+    # No token begins as keys do: its first part is an object in base64, which begins with e.
+
+    def known(self, authorization: str, /) -> Principal | None:
+        is_key = authorization.startswith(PREFIX, len(BEARER))
+        return self._keys.known(authorization) if is_key else self._tokens.known(authorization)
 
     async def principal_of(self, credential: str) -> Principal:
-        return await self._way(credential).principal_of(credential)
-
-    def _way(self, credential: str) -> KeyRing | Tokens:
-        # No token begins so: its first part is an object in base64, which begins with e.
-        return self._keys if credential.startswith(PREFIX) else self._tokens
+        is_key = credential.startswith(PREFIX)
+        return await (self._keys.principal_of(credential) if is_key else self._tokens.principal_of(credential))
 
     async def problem(self) -> str | None:
         problems = [await self._keys.problem(), await self._tokens.problem()]

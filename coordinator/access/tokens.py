@@ -10,7 +10,7 @@ import jwt
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from coordinator.access.authenticator import NotAuthentic
+from coordinator.access.authenticator import BEARER, NotAuthentic
 from coordinator.access.key_sets import KeySet
 from coordinator.access.settings import AccessSettings
 from coordinator.service.nesting import is_too_deep
@@ -21,6 +21,9 @@ REMEMBERED_MAX: Final = 10_000
 """Tokens that are known to be good: checking a signature costs as much as a tenth of a request."""
 REMEMBERED_CHARACTERS_MAX: Final = 8 << 20
 """Of all of them together. Kept as they are: a digest of each request's would cost more than all else of the look."""
+_END_CHARACTERS: Final = 64
+"""By so many at their ends they are found, which are of their signatures: to have all of each request's hashed would
+cost as much as all else of the look. One that is found is compared as a whole."""
 LAST_TIME: Final = 253_402_300_799
 """The end of the year 9999: a token that ends later is a mistake of its issuer's."""
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
@@ -43,7 +46,8 @@ class Tokens:
             refresh_s=settings.token_keys_refresh_s,
             age_s_max=settings.token_keys_age_s_max,
         )
-        self._remembered: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
+        # By the end of the value of `Authorization`: all of that, whom it proves, and until when.
+        self._remembered: OrderedDict[str, tuple[str, Principal, float]] = OrderedDict()
         self._remembered_characters = 0
         self._generation = 0
 
@@ -56,33 +60,38 @@ class Tokens:
     async def problem(self) -> str | None:
         return self._keys.problem()
 
-    def known(self, credential: str, /) -> Principal | None:
+    def known(self, authorization: str, /) -> Principal | None:
         keys = self._keys
         if self._generation != keys.generation:
             # A key may have been taken out since.
             self._generation = keys.generation
             self._remembered.clear()
             self._remembered_characters = 0
-        found = self._remembered.get(credential)
+        found = self._remembered.get(authorization[-_END_CHARACTERS:])
         if found is None:
             return None
-        principal, expires_at = found
-        return None if expires_at <= time.time() or time.monotonic() > keys.good_until_s else principal
+        remembered, principal, expires_at = found
+        if remembered != authorization or expires_at <= time.time() or time.monotonic() > keys.good_until_s:
+            return None
+        return principal
 
     async def principal_of(self, credential: str) -> Principal:
-        known = self.known(credential)
+        authorization = BEARER + credential
+        known = self.known(authorization)
         if known is not None:
             return known
         principal, expires_at = await self._checked(credential)
-        self._remember(credential, (principal, expires_at))
+        self._remember(authorization, principal, expires_at)
         return principal
 
-    def _remember(self, credential: str, found: tuple[Principal, float]) -> None:
-        if credential not in self._remembered:
-            self._remembered_characters += len(credential)
-        self._remembered[credential] = found
+    def _remember(self, authorization: str, principal: Principal, expires_at: float) -> None:
+        end = authorization[-_END_CHARACTERS:]
+        if (before := self._remembered.get(end)) is not None:
+            self._remembered_characters -= len(before[0])
+        self._remembered[end] = authorization, principal, expires_at
+        self._remembered_characters += len(authorization)
         while len(self._remembered) > REMEMBERED_MAX or self._remembered_characters > REMEMBERED_CHARACTERS_MAX:
-            oldest, _ = self._remembered.popitem(last=False)
+            _, (oldest, _, _) = self._remembered.popitem(last=False)
             self._remembered_characters -= len(oldest)
 
     async def _checked(self, token: str) -> tuple[Principal, float]:

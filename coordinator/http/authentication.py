@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from functools import lru_cache
+from functools import partial
 from typing import Any, Final, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from aiohttp import web
 from multidict import istr
@@ -16,13 +16,11 @@ from coordinator.service.principal import Principal
 
 _CREDENTIAL = re.compile(r"([A-Za-z][A-Za-z0-9._-]*+) ++([A-Za-z0-9._~+/-]++=*+)")
 
-_SCHEME: Final = "Bearer "
 # In the form that is looked up in headers as it is.
 _AUTHORIZATION: Final = istr("Authorization")
-_HANDLERS_MAX: Final = 1024
-"""Of how many it is remembered whether everybody may ask: to look among weak references takes ten times as long."""
 
-_open_handlers: Final[WeakSet[Any]] = WeakSet()
+_open_handlers: Final[set[ref[Any]]] = set()
+"""No WeakSet: each request looks, and to look in one takes ten times as long."""
 _half_open_handlers: Final[WeakSet[Any]] = WeakSet()
 
 H = TypeVar("H")
@@ -30,8 +28,7 @@ H = TypeVar("H")
 
 def open_to_all(handler: H) -> H:
     """Let a route be asked by everybody, with a credential or without: its handler finds out itself who asks."""
-    _open_handlers.add(handler)
-    is_open_handler.cache_clear()
+    _open_handlers.add(ref(handler, _open_handlers.discard))
     return handler
 
 
@@ -41,20 +38,17 @@ def open_without_credential(handler: H) -> H:
     return handler
 
 
-def is_open_to_all(request: web.Request) -> bool:
-    """Whether this request may be served though nobody knows who asks."""
-    found = request.match_info
-    if found.http_exception is not None:
-        # No route. Its handler is this request's own: whoever remembers it keeps the request, too.
-        return False
-    handler = found.handler
-    return is_open_handler(handler) or (_AUTHORIZATION not in request.headers and handler in _half_open_handlers)
-
-
-@lru_cache(maxsize=_HANDLERS_MAX)
 def is_open_handler(handler: Any) -> bool:
     """Whether everybody may ask a route with this handler."""
-    return handler in _open_handlers
+    return ref(handler) in _open_handlers
+
+
+def is_open_to_all(request: web.Request, handler: Any) -> bool:
+    """Whether everybody may ask this request's route; `handler` is what a middleware is given to call."""
+    if isinstance(handler, partial):
+        # Another middleware is between.
+        handler = request.match_info.handler
+    return ref(handler) in _open_handlers
 
 
 def unauthenticated(reason: str, *, error: str | None = None) -> RequestRefused:
@@ -79,12 +73,18 @@ class Authentication:
         self._was_well = False
 
     def known(self, request: web.Request) -> Principal | None:
-        """Who asks, where that takes no wait; None: ask `principal_of`."""
+        """Who asks, where that takes no wait; None: ask `asker_of`, or `principal_of`."""
         values = request.headers.getall(_AUTHORIZATION, ())
-        if len(values) == 1 and values[0].startswith(_SCHEME):
-            # What is known was well-formed when it was checked.
-            return self._authenticator.known(values[0][len(_SCHEME) :])
-        return None
+        # What is known was well-formed when it was checked.
+        return self._authenticator.known(values[0]) if len(values) == 1 else None
+
+    async def asker_of(self, request: web.Request) -> Principal | None:
+        """Who asks; None: nobody who is known, and the route needs nobody.
+
+        Raises RequestRefused (401), and Unavailable.
+        """
+        needs_none = _AUTHORIZATION not in request.headers and request.match_info.handler in _half_open_handlers
+        return None if needs_none else await self.principal_of(request)
 
     async def principal_of(self, request: web.Request) -> Principal:
         """Who asks. Raises RequestRefused (401), and Unavailable."""

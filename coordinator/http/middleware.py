@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 from coordinator.client.acting import act_for
 from coordinator.client.hooks import Issued, begin_observing
 from coordinator.client.recency import NeededRecency, need_recency
-from coordinator.http.authentication import Authentication, is_open_to_all
+from coordinator.http.authentication import is_open_to_all
 from coordinator.http.expecting import ask_for_body
 from coordinator.http.headers import read_after, read_after_text
 from coordinator.http.hooks import HOOKS, Exchange
@@ -24,7 +24,6 @@ from coordinator.http.waiting_requests import hold_back, room_for_read
 from coordinator.runtime.telemetry import begin_stages, span_within
 from coordinator.service.errors import CommandFailed, CommandPending, CommandRejected, OutcomeUnreadable, UnreadableRow
 from coordinator.service.ids import is_key_id
-from coordinator.service.principal import Principal
 from coordinator.service.trace_context import parsed
 
 _READS: Final = ("GET", "HEAD")
@@ -71,15 +70,20 @@ def _tracestate_of(request: web.Request) -> str | None:
 async def _answered(
     request: web.Request, handler: Handler, context: RequestContext, issued: Sequence[Issued]
 ) -> web.StreamResponse:
-    settings = context.settings
     try:
         authentication = context.authentication
-        if authentication is not None and not is_open_to_all(request):
-            principal = authentication.known(request) or await authentication.principal_of(request)
-            _note_who_asks(context, authentication, principal)
+        if authentication is not None and not is_open_to_all(request, handler):
+            principal = authentication.known(request) or await authentication.asker_of(request)
+            if principal is not None:
+                context.principal = principal
+                # A request is served in a context of its own.
+                act_for(principal)
+                share = context.share = authentication.limits.share_of(principal)
+                if share is not None:
+                    share.take_request()
         if context.asked_as is not None:
             check_own_machine(request, context.asked_as)
-        await ask_for_body(request, settings.body_bytes_max)
+        await ask_for_body(request, context.settings.body_bytes_max)
         needs = "Read-After" in request.headers and request.method in _READS and READ_DATABASES in request.app
         return await (_recent(request, handler) if needs else handler(request))
     except CommandPending as pending:
@@ -93,19 +97,26 @@ async def _answered(
             log.error("row_unreadable", personal={"url.path": path}, table=table, key=key, column=column)
         elif answer_to(error).status == web.HTTPInternalServerError.status_code:
             log.exception("internal_error", personal={"url.path": request.rel_url.raw_path})
-        settled_id = None if isinstance(error, CommandRejected | CommandFailed) else _settled_id(issued)
-        if settled_id is not None:
-            return _accepted(settled_id, context)
-        if isinstance(error, TooManyRequests) and error.is_repeated:
-            await hold_back(request)
-        return problem_response(
-            request,
-            error,
-            command_id=context.stages.command_id,
-            trace_id=context.trace.trace_id,
-            is_repeatable=context.is_repeatable,
-            retry_after_s=settings.retry_after_s,
-        )
+        return await _problem(request, context, issued, error)
+
+
+async def _problem(
+    request: web.Request, context: RequestContext, issued: Sequence[Issued], error: Exception
+) -> web.StreamResponse:
+    """The answer to a request that has failed; that its command is accepted, if it may have been applied."""
+    settled_id = None if isinstance(error, CommandRejected | CommandFailed) else _settled_id(issued)
+    if settled_id is not None:
+        return _accepted(settled_id, context)
+    if isinstance(error, TooManyRequests) and error.is_repeated:
+        await hold_back(request)
+    return problem_response(
+        request,
+        error,
+        command_id=context.stages.command_id,
+        trace_id=context.trace.trace_id,
+        is_repeatable=context.is_repeatable,
+        retry_after_s=context.settings.retry_after_s,
+    )
 
 
 async def _recent(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -128,16 +139,6 @@ def _accepted(command_id: str, context: RequestContext) -> web.Response:
         # Others can make this id from the key: the outcome is for whoever sends the command once more, with the key.
         del response.headers["Location"]
     return response
-
-
-def _note_who_asks(context: RequestContext, authentication: Authentication, principal: Principal) -> None:
-    """Raises RequestRefused (429)."""
-    context.principal = principal
-    # A request is served in a context of its own.
-    act_for(principal)
-    share = context.share = authentication.limits.share_of(principal)
-    if share is not None:
-        share.take_request()
 
 
 def _settled_id(issued: Sequence[Issued]) -> str | None:

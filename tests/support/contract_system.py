@@ -55,14 +55,13 @@ NOBODY: Final = "nobody"
 class Everybody:
     """Implements `Authenticator`: any credential but NOBODY is that of somebody with all scopes."""
 
-    def known(self, credential: str, /) -> Principal | None:
-        return None if credential == NOBODY else Principal(subject=credential[:20], scopes=frozenset(SCOPES))
+    def known(self, _authorization: str, /) -> Principal | None:
+        return None
 
     async def principal_of(self, credential: str) -> Principal:
-        found = self.known(credential)
-        if found is None:
+        if credential == NOBODY:
             raise NotAuthentic("it is nobody's")
-        return found
+        return Principal(subject=credential[:20], scopes=frozenset(SCOPES))
 
     async def problem(self) -> str | None:
         return None

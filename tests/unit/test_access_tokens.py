@@ -17,7 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from coordinator.access import key_sets
-from coordinator.access.authenticator import NotAuthentic
+from coordinator.access.authenticator import BEARER, NotAuthentic
 from coordinator.access.key_sets import KEYS_MAX, KeySet, KeySetRefused, NoKeys, keys_of
 from coordinator.access.settings import ALGORITHMS, AccessSettings
 from coordinator.access.tokens import REMEMBERED_MAX, Tokens
@@ -201,13 +201,27 @@ async def test_the_clocks_may_be_apart_as_far_as_the_setting_says(tmp_path: Path
 async def test_a_token_that_was_good_ends_at_its_time(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
     token = KEY.token(exp=int(time.time()) + 30)
     principal = await tokens.principal_of(token)
-    assert tokens.known(token) == principal
+    assert tokens.known(BEARER + token) == principal
     later = time.time() + 31
     monkeypatch.setattr("coordinator.access.tokens.time.time", lambda: later)
     with pytest.raises(NotAuthentic):
         # PyJWT asks another clock, which nobody has moved: what is remembered must not count.
         await tokens.principal_of(token[:-4] + "AAAA")
-    assert tokens.known(token) is None
+    assert tokens.known(BEARER + token) is None
+
+
+async def test_a_token_is_known_by_all_of_it(tokens: Tokens) -> None:
+    """It is found by its end."""
+    token = KEYS["RS256"].token()
+    await tokens.principal_of(token)
+    end = token[-100:]
+    for other in ("x" + token, "x" + token[1:], end, KEYS["RS256"].token(sub="eve")[:-100] + end):
+        assert tokens.known(BEARER + other) is None
+        with pytest.raises(NotAuthentic):
+            await tokens.principal_of(other)
+    for authorization in (token, f"bearer {token}", f"Bearer  {token}", f"Bearer {token} ", ""):
+        assert tokens.known(authorization) is None
+    assert tokens.known(BEARER + token) is not None
 
 
 async def test_what_is_remembered_has_an_end(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,12 +236,14 @@ async def test_what_is_remembered_of_large_tokens_has_an_end_too(
     tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = [KEY.token(sub=f"ada{number}") for number in range(4)]
-    monkeypatch.setattr("coordinator.access.tokens.REMEMBERED_CHARACTERS_MAX", sum(map(len, given[2:])))
+    monkeypatch.setattr(
+        "coordinator.access.tokens.REMEMBERED_CHARACTERS_MAX", sum(len(BEARER + token) for token in given[2:])
+    )
     for token in (*given, *given):
         await tokens.principal_of(token)
-        assert tokens.known(token) is not None
-    assert [token for token in given if tokens.known(token)] == given[2:]
-    assert tokens._remembered_characters == sum(map(len, tokens._remembered))
+        assert tokens.known(BEARER + token) is not None
+    assert [token for token in given if tokens.known(BEARER + token)] == given[2:]
+    assert tokens._remembered_characters == sum(len(remembered) for remembered, _, _ in tokens._remembered.values())
 
 
 async def test_a_key_that_is_taken_out_ends_its_tokens(tmp_path: Path) -> None:

@@ -6,16 +6,20 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.access.opening import check_access, open_authenticator
 from coordinator.access.settings import AccessSettings
 from coordinator.access.tokens import Tokens
-from coordinator.http import operations
-from coordinator.http.authentication import is_open_handler
+from coordinator.http import authentication, operations
+from coordinator.http.authentication import is_open_handler, is_open_to_all, open_to_all
 from coordinator.runtime.settings import load
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.principal import Principal
@@ -69,13 +73,45 @@ async def test_each_command_of_a_request_is_issued_for_whoever_asks(guarded: Run
     assert actors[3:] == [Principal(subject="bob", tenant="acme")] * 3
 
 
-async def test_a_request_without_a_route_is_not_kept(guarded: RunningGateway) -> None:
-    """Its handler is its own: whoever remembers that keeps the request."""
-    is_open_handler.cache_clear()
-    for number in range(5):
-        response, _ = await guarded.call("GET", f"/nothing/{number}", headers=bearing(KEY.token()))
-        assert response.status == 404
-    assert is_open_handler.cache_info().currsize == 0
+def test_a_handler_that_was_looked_for_is_not_kept() -> None:
+    """Without a route it is the request's own: whoever remembers that keeps the request."""
+
+    def handler() -> None: ...
+
+    for is_open in (False, True):
+        assert is_open_handler(handler) is is_open
+        open_to_all(handler)
+    gone, number = ref(handler), len(authentication._open_handlers)
+    del handler
+    assert (gone(), len(authentication._open_handlers)) == (None, number - 1)
+
+
+async def test_other_middlewares_change_nothing_of_who_may_ask() -> None:
+    asked: list[bool] = []
+
+    @web.middleware
+    async def first(request: web.Request, handler: Handler) -> web.StreamResponse:
+        asked.append(is_open_to_all(request, handler))
+        return await handler(request)
+
+    @web.middleware
+    async def other(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await handler(request)
+
+    @open_to_all
+    async def to_all(_: web.Request) -> web.Response:
+        return web.Response()
+
+    async def to_some(_: web.Request) -> web.Response:
+        return web.Response()
+
+    for middlewares in ([first], [first, other]):
+        app = web.Application(middlewares=middlewares)
+        app.add_routes([web.get("/all", to_all), web.get("/some", to_some)])
+        async with TestClient(TestServer(app)) as client:
+            for path in ("/all", "/some", "/nothing"):
+                await client.get(path)
+    assert asked == [True, False, False] * 2
 
 
 @pytest.mark.parametrize(
