@@ -11,13 +11,11 @@ that raises, or takes longer than HOOK_TIMEOUT_S, is logged and changes nothing:
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import ContextVar
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
-from msgspec import Struct
 
-from coordinator.client.acting import with_actor
+from coordinator.client.acting import Issued, note_issued
 from coordinator.client.writes import Writes
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.outcome import Outcome
@@ -26,14 +24,6 @@ from coordinator.service.targets import ANYWHERE, Targets
 HOOK_TIMEOUT_S: Final = 1.0
 
 log = structlog.get_logger("hooks")
-
-
-class Issued(Struct):
-    """One command of a request, and its outcome once it has arrived."""
-
-    lane: str
-    message: CommandMessage
-    outcome: Outcome | None = None
 
 
 BeforeIssue = Callable[[str, CommandMessage], Awaitable[CommandMessage | None]]
@@ -122,32 +112,18 @@ class HookedWrites:
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
         lane = self._targets.of(lane)
-        message = with_actor(message)
-        issued = Issued(lane, message)
-        observed = _observed.get()
-        if observed is not None:
-            observed.append(issued)
+        issued = note_issued(lane, message)
         if self._hooks.has_before_issue:
             # One after the other, so that commands are handed over in the order of the calls, however long a hook
             # takes.
             async with self._handing_over:
-                issued.message = await self._hooks.issuing(lane, message)
+                issued.message = await self._hooks.issuing(lane, issued.message)
                 handed_over = asyncio.ensure_future(self._writes.issue(lane, issued.message, wait_s))
             issued.outcome = await handed_over
         else:
-            issued.outcome = await self._writes.issue(lane, message, wait_s)
+            issued.outcome = await self._writes.issue(lane, issued.message, wait_s)
         await self._hooks.concluded(issued)
         return issued.outcome
-
-
-_observed: ContextVar[list[Issued] | None] = ContextVar("issued", default=None)
-
-
-def begin_observing() -> list[Issued]:
-    """The commands that the current task, and the tasks that it starts, issue from here on, in their order."""
-    issued: list[Issued] = []
-    _observed.set(issued)
-    return issued
 
 
 async def _contained(hook: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:

@@ -6,7 +6,8 @@ from typing import Final, TypeAlias
 from aiohttp import web
 from msgspec import Struct
 
-from coordinator.client.hooks import Hooks, Issued
+from coordinator.client.acting import Issued
+from coordinator.client.hooks import Hooks
 from coordinator.http.keys import CONTEXT
 
 

@@ -7,8 +7,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from coordinator.client.acting import act_for
-from coordinator.client.hooks import Issued, begin_observing
+from coordinator.client.acting import Acting, Issued, begin_acting
 from coordinator.client.recency import NeededRecency, need_recency
 from coordinator.http.authentication import is_open_to_all
 from coordinator.http.expecting import ask_for_body
@@ -39,16 +38,16 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     trace = span_within(caller)
     # aiohttp serves every request in a task, and so in a context, of its own: there is no need to unbind.
     structlog.contextvars.bind_contextvars(trace_id=trace.trace_id, span_id=trace.span_id)
-    stages, issued = begin_stages(trace), begin_observing()
+    stages, acting = begin_stages(trace), begin_acting()
     app = request.app
     context = request[CONTEXT] = RequestContext(trace, stages, app, caller)
     in_flight = in_flight_of(context.service)
     in_flight.number += 1
     try:
-        response = await _answered(request, handler, context, issued)
+        response = await _answered(request, handler, context, acting)
         hooks = app[HOOKS]
         if hooks.has_on_response:
-            await hooks.responding(Exchange(request, response), issued)
+            await hooks.responding(Exchange(request, response), acting.issued)
     finally:
         in_flight.number -= 1
     if context.share is not None:
@@ -68,16 +67,14 @@ def _tracestate_of(request: web.Request) -> str | None:
 
 
 async def _answered(
-    request: web.Request, handler: Handler, context: RequestContext, issued: Sequence[Issued]
+    request: web.Request, handler: Handler, context: RequestContext, acting: Acting
 ) -> web.StreamResponse:
     try:
         authentication = context.authentication
         if authentication is not None and not is_open_to_all(request, handler):
             principal = authentication.known(request) or await authentication.asker_of(request)
             if principal is not None:
-                context.principal = principal
-                # A request is served in a context of its own.
-                act_for(principal)
+                context.principal = acting.actor = principal
                 share = context.share = authentication.limits.share_of(principal)
                 if share is not None:
                     share.take_request()
@@ -97,7 +94,7 @@ async def _answered(
             log.error("row_unreadable", personal={"url.path": path}, table=table, key=key, column=column)
         elif answer_to(error).status == web.HTTPInternalServerError.status_code:
             log.exception("internal_error", personal={"url.path": request.rel_url.raw_path})
-        return await _problem(request, context, issued, error)
+        return await _problem(request, context, acting.issued, error)
 
 
 async def _problem(

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.acting import act_for
+from coordinator.client.acting import begin_acting
 from coordinator.client.database import close_database, fetch, fetch_documents, open_database
 from coordinator.client.repository import table_of
 from coordinator.runtime.event_loop import new_event_loop
@@ -36,7 +36,7 @@ def test_those_who_read_take_turns(url: str) -> None:
     ended: list[str] = []
 
     async def read_by(name: str, database: Database) -> None:
-        act_for(Principal(subject=name))
+        begin_acting().actor = Principal(subject=name)
         await read(database)
         ended.append(name)
 

@@ -1,6 +1,7 @@
 """Who asks, as it travels: what is believed of it, and what fits."""
 
 import asyncio
+from contextvars import copy_context
 from typing import Any
 
 import msgspec
@@ -8,7 +9,7 @@ import pika
 import pytest
 from structlog.testing import capture_logs
 
-from coordinator.client.acting import act_for, with_actor
+from coordinator.client.acting import begin_acting, note_issued
 from coordinator.protocol.actors import (
     ACTORS_BYTES_MAX,
     HEADER_ACTOR,
@@ -308,13 +309,19 @@ def test_the_header_of_a_pack_names_each_once() -> None:
 
 
 def test_a_task_issues_for_whom_it_acts() -> None:
-    assert with_actor(message()).actor is None
-    act_for(ADA)
-    try:
-        assert with_actor(message()).actor == ADA
-        assert with_actor(message(BOB)).actor == BOB
-    finally:
-        act_for(None)
+    def actor_of(given: CommandMessage) -> Principal | None:
+        return note_issued("t", given).message.actor
+
+    def acting() -> None:
+        acting = begin_acting()
+        assert actor_of(message()) is None
+        acting.actor = ADA
+        assert actor_of(message()) == ADA
+        assert actor_of(message(BOB)) == BOB
+        assert [each.message.actor for each in acting.issued] == [None, ADA, BOB]
+
+    copy_context().run(acting)
+    assert actor_of(message()) is None
 
 
 @pytest.mark.parametrize("scopes", ["non-staff", ["staff"], {"staff"}, None])

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from coordinator.client import hooks as hooks_module
-from coordinator.client.hooks import HookedWrites, Hooks, Issued, begin_observing
+from coordinator.client.acting import Issued, begin_acting
+from coordinator.client.hooks import HookedWrites, Hooks
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import CommandPending
 from coordinator.service.outcome import Outcome, OutcomeError
@@ -129,7 +130,7 @@ async def test_a_response_is_told_of_the_commands_of_its_request_and_of_no_other
     hooked = HookedWrites(Writes(), hooks)
 
     async def request(name: str, *numbers: int) -> None:
-        issued = begin_observing()
+        issued = begin_acting().issued
         await asyncio.gather(*(hooked.issue("t", message(number), None) for number in numbers))
         await hooks.responding(name, issued)
 

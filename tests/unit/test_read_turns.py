@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.acting import act_for
+from coordinator.client.acting import begin_acting
 from coordinator.client.database import close_database, fetch, open_database
 from coordinator.client.read_turns import ReadTurns, turn_of
 from coordinator.client.repository import table_of
@@ -29,7 +29,7 @@ class Reads:
 
     def by(self, who: Principal | None, name: str) -> "asyncio.Task[None]":
         async def read() -> None:
-            act_for(who)
+            begin_acting().actor = who
             async with self.turns.one():
                 self.began.append(name)
                 await self.go_on.wait()
@@ -125,7 +125,7 @@ async def test_many_reads_of_one_do_not_hold_up_the_read_of_another(tmp_path: Pa
     ended: list[str] = []
 
     async def read(who: Principal) -> None:
-        act_for(who)
+        begin_acting().actor = who
         await fetch(database, table_of(LEDGER, Account).select(), Account)
         ended.append(who.subject)
 
