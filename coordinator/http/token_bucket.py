@@ -12,25 +12,26 @@ class TokenBucket:
     __slots__ = ("_per_s", "_seen_s", "_tokens", "_tokens_max")
 
     def __init__(self, per_s: float, tokens_max: int, now_s: float) -> None:
-        self._per_s, self._tokens_max = per_s, tokens_max
-        self._tokens = float(tokens_max)
+        # All are floats: to compare one with an integer takes several times as long.
+        self._per_s, self._tokens_max = float(per_s), float(tokens_max)
+        self._tokens = self._tokens_max
         self._seen_s = now_s
 
-    def take(self, now_s: float, tokens: int = 1) -> bool:
+    def take(self, now_s: float, tokens: float = 1.0) -> bool:
         """Take a token, or so many; False: there are not so many."""
-        elapsed_s = now_s - self._seen_s
-        if elapsed_s > 0:
+        there, seen_s = self._tokens, self._seen_s
+        if now_s > seen_s:
             self._seen_s = now_s
-            filled = self._tokens + elapsed_s * self._per_s
-            self._tokens = filled if filled < self._tokens_max else float(self._tokens_max)
-        if self._tokens < tokens:
-            return False
-        self._tokens -= tokens
-        return True
+            there += (now_s - seen_s) * self._per_s
+            if there > self._tokens_max:  # noqa: PLR1730  # `min` takes longer than all else of it
+                there = self._tokens_max
+        is_enough = there >= tokens
+        self._tokens = there - tokens if is_enough else there
+        return is_enough
 
     def owes(self, now_s: float) -> bool:
         """Whether more was paid than was there, and the debt is not over yet."""
-        return not self.take(now_s, 0)
+        return not self.take(now_s, 0.0)
 
     def pay(self, tokens: int) -> None:
         """Take so many more, whether they are there or not."""
@@ -40,7 +41,7 @@ class TokenBucket:
     def left(self) -> int:
         """Requests that could be taken now, as of the last `take`."""
         # Python's `max` would take longer than all else of it.
-        return int(self._tokens) if self._tokens > 0 else 0
+        return int(self._tokens) if self._tokens > 0.0 else 0
 
     @property
     def more_in_s(self) -> float:

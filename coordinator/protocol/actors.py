@@ -71,13 +71,13 @@ class HeaderRoom:
     def take(self, actor: Principal | None) -> bool:
         """Take the room of one more command, for which he asks; False: there is none beside the others."""
         used_bytes = self._used_bytes + _PLACE_BYTES
-        is_new = actor is not None and actor not in self._actors
-        if actor is not None and is_new:
-            used_bytes += actor.json_bytes + 1
-        if self._used_bytes and used_bytes > ACTORS_BYTES_MAX:
+        new = None if actor is None or actor in self._actors else actor
+        if new is not None:
+            used_bytes += new.json_bytes + 1
+        if used_bytes > ACTORS_BYTES_MAX and self._used_bytes:
             return False
-        if actor is not None and is_new:
-            self._actors.add(actor)
+        if new is not None:
+            self._actors.add(new)
         self._used_bytes = used_bytes
         return True
 
