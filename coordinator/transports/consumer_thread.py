@@ -5,6 +5,7 @@ So no batch, however long, keeps the broker from hearing of this process.
 
 import asyncio
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
@@ -17,6 +18,7 @@ from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.event_loop import new_event_loop
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.telling import tell
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.service.ids import new_command_id
@@ -24,6 +26,7 @@ from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.emitting import Emitting
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.port import Confirmed
+from coordinator.transports.reconnecting import HandedOver
 
 OUTCOMES_WAIT_S: Final = 10.0
 
@@ -51,6 +54,7 @@ class ConsumerThread(ABC):
         self._outward: Emitting | None = None
         """What a lane without a channel emits: one that runs in this process, and has a bridge."""
         self._has_left_emitted = False
+        self._line = RepeatedLine()
         self._loop = new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
@@ -75,6 +79,10 @@ class ConsumerThread(ABC):
     @abstractmethod
     def _end_channel(self, channel_number: int) -> None:
         """End this channel, if it is not gone already."""
+
+    @abstractmethod
+    def _hand_over(self, channel_number: int) -> None:
+        """End this channel by `HandedOver`, if it is not gone already, once the mark is kept."""
 
     @abstractmethod
     def _publish(self, marker: CommandMessage) -> "asyncio.Future[Any]":
@@ -109,6 +117,11 @@ class ConsumerThread(ABC):
         tell(self._loop, self._end_channel, channel_number)
         return True
 
+    def hand_over(self, channel_number: int) -> bool:
+        """End this channel once the mark is kept."""
+        tell(self._loop, self._hand_over, channel_number)
+        return True
+
     def stop(self, timeout_s: float) -> bool:
         """Finish the settlements that were given, then leave. False: that took longer than the timeout."""
         if self._thread.is_alive():
@@ -140,6 +153,12 @@ class ConsumerThread(ABC):
             if isinstance(error, Exception):
                 self._failed(error)
         self._inbox.close()
+
+    def _say_consuming(self, channel_number: int, ended: Exception | None) -> None:
+        """A channel begins; `ended` is why the one before has ended. After a lane was handed over it is news once a
+        minute."""
+        if not isinstance(ended, HandedOver) or self._line.is_due(str(ended), time.monotonic()):
+            log.info("consuming", lane=self._lane, channel_number=channel_number)
 
     async def _wait_for_outcomes(self, outcomes: _OutcomesWay, connection: _Connected) -> None:
         """After the broker was away, wait until outcomes can leave, but not for ever: then commands go on without."""

@@ -59,6 +59,13 @@ class Carrier(Protocol):
         False: there will be no other channel, since no other process can have kept a mark.
         """
 
+    def hand_over(self, channel: int) -> bool:
+        """Give the lane up once the mark is kept that was told last, and queue up behind its other consumers.
+
+        Whoever is next must not know less of the lane. The deliveries come again on another channel. False: there is no
+        other consumer to whom it could be given up.
+        """
+
 
 class LaneTransport(Carrier, Protocol):
     """Delivers one lane's commands to one consumer at a time, in order, into an `Inbox`.

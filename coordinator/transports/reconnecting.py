@@ -25,6 +25,10 @@ _REASONS_MAX = 10
 log = structlog.get_logger("broker")
 
 
+class HandedOver(BrokerUnavailable):
+    """A consumer has ended its connection, so that another one gets its lane: nothing is wrong with the broker."""
+
+
 class Reconnecting:
     """Keeps one connection up for as long as its process runs.
 
@@ -52,6 +56,8 @@ class Reconnecting:
         self._is_logged = False
         self._logged_at: dict[str, float] = {}
         self.connected = asyncio.Event()
+        self.ended: Exception | None = None
+        """How the last attempt ended."""
         self.reason = "it has not been connected yet"
         """Why it is not connected, while it is not."""
 
@@ -73,8 +79,12 @@ class Reconnecting:
                 up_s = self._end()
             if up_s is not None:
                 self._note_end(is_steady=up_s >= STEADY_S)
+            self.ended = reason
             is_refused = isinstance(reason, ConfigurationError)
-            self._log_loss(f"{reason}{'' if self._was_connected else self._default}", up_s, is_refused=is_refused)
+            if isinstance(reason, HandedOver):
+                self.reason = str(reason)
+            else:
+                self._log_loss(f"{reason}{'' if self._was_connected else self._default}", up_s, is_refused=is_refused)
             # Processes must not all connect at once when a broker comes back.
             await asyncio.sleep(self._delay_s * (0.5 + 0.5 * self._chance()))
             self._delay_s = min(self._delay_s * 2, max(self._delay_s, self._settings.reconnect_delay_s_max))

@@ -61,6 +61,15 @@ class RabbitConsuming(InboxConsuming):
         finally:
             await connection.close()
 
+    def hand_over(self, mark: Mark) -> None:
+        self.consumer.keep(self.channel, mark)
+        assert self.consumer.hand_over(self.channel)
+
+    async def until_behind(self, channel: int) -> None:
+        await asyncio.to_thread(
+            wait_until, lambda: self.channel != channel and self.consumer.is_consuming, "it consumes again"
+        )
+
     async def leave(self) -> None:
         assert await asyncio.to_thread(self.consumer.stop, 10.0)
 

@@ -81,6 +81,14 @@ class RedisConsuming(InboxConsuming):
         finally:
             await connection.close()
 
+    def hand_over(self, mark: Mark) -> None:
+        self.consumer.keep(self.channel, mark)
+        assert self.consumer.hand_over(self.channel)
+
+    async def until_behind(self, channel: int) -> None:
+        del channel  # the next one begins with its turn
+        await self.until_consuming()
+
     async def leave(self) -> None:
         assert await asyncio.to_thread(self.consumer.stop, 10.0)
 

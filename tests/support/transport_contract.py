@@ -74,11 +74,24 @@ class Transporting(Protocol):
         """From now on its queue has room for a few commands."""
 
 
+class BrokerConsuming(Consuming, Protocol):
+    """A consumer of the lane beside others."""
+
+    def hand_over(self, mark: Mark) -> None:
+        """Give the lane up to the next consumer, which is to know this."""
+
+    async def until_behind(self, channel: int) -> None:
+        """Return once it is behind the others, since it has handed this channel over."""
+
+
 class Brokering(Transporting, Protocol):
     """One lane's way through a broker, where other lanes are elsewhere."""
 
     @property
     def lane(self) -> str: ...
+
+    async def consumer(self) -> BrokerConsuming:
+        """Another one."""
 
     async def emitting(self, on_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> Emitting:
         """What publishes what another lane emits to this one."""
@@ -222,6 +235,27 @@ class TransportContract:
 
 class BrokerContract(TransportContract):
     """`transporting` is a fixture of the subclass."""
+
+    async def test_a_lane_that_is_handed_over_is_the_next_consumer_s_with_the_mark_as_it_was(
+        self, transporting: Brokering
+    ) -> None:
+        async with asyncio.timeout(3 * WITHIN_S):
+            first = await transporting.consumer()
+            await transporting.publish(command(1))
+            taken, channel = await first.take(1), first.channel
+            await first.keep(Mark(sequence=6, epoch=2))
+            second = await transporting.consumer()
+            first.hand_over(Mark(sequence=7, epoch=2, series={"accounts": 4}))
+            assert numbers(await second.take(1)) == [1]
+            assert second.mark == Mark(sequence=7, epoch=2, series={"accounts": 4})
+            await first.settle(taken)
+            await transporting.publish(command(2))
+            assert numbers(await second.take(1)) == [2]
+            await first.until_behind(channel)
+            second.hand_over(Mark(sequence=8, epoch=3))
+            assert numbers(await first.take(2)) == [1, 2]
+            assert first.channel != channel
+            assert first.mark == Mark(sequence=8, epoch=3)
 
     async def test_what_is_emitted_is_not_overtaken_where_the_queue_is_full_now_and_then(
         self, transporting: Brokering

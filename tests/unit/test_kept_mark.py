@@ -129,6 +129,28 @@ async def test_who_stops_waits_for_the_newest(publisher: Confirming, kept: KeptM
     await kept.sent(0.0)
 
 
+async def test_who_hands_the_lane_over_waits_until_the_newest_is_kept(
+    publisher: Confirming, connection: Connection, kept: KeptMark
+) -> None:
+    """However long that takes: whoever is next must not know less."""
+    await kept.kept()
+    for sequence in (1, 2):
+        kept.keep(Mark(sequence=sequence))
+    waiting = asyncio.create_task(kept.kept())
+    await turns()
+    await publisher.answer(BrokerUnavailable("the broker is away"))
+    for _ in range(2):
+        await turns()
+        assert not waiting.done()
+        # Another connection, of which nobody knows yet whether it takes what the one before did not.
+        kept.stop()
+        await kept.make_good(cast("AmqpConnection", connection))
+        await turns()
+    await publisher.answer()
+    await waiting
+    assert publisher.sequences[-1] == 2
+
+
 async def test_who_may_not_have_the_lane_sends_none(
     publisher: Confirming, connection: Connection, kept: KeptMark
 ) -> None:

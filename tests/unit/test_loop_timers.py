@@ -51,6 +51,9 @@ class Driven:
     def begin_again(self, channel: int) -> bool:
         raise AssertionError(channel)
 
+    def hand_over(self, channel: int) -> bool:
+        raise AssertionError(channel)
+
 
 def test_an_idle_lane_wakes_when_its_first_timer_is_due() -> None:
     driven = Driven()

@@ -66,6 +66,9 @@ class Carrier:
     def begin_again(self, channel: int) -> bool:
         raise AssertionError(channel)
 
+    def hand_over(self, channel: int) -> bool:
+        raise AssertionError(channel)
+
 
 def test_what_a_void_batch_has_emitted_is_sent_before_what_comes_next() -> None:
     lane = Lane(RELAYS, MemoryStore(MemoryDatabase()), lambda: NOW, "test", LaneSettings(), lambda: 0.0)

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
-from coordinator.transports.reconnecting import STEADY_S, Reconnecting
+from coordinator.transports.reconnecting import STEADY_S, HandedOver, Reconnecting
 
 SETTINGS = BrokerSettings(url="amqp://broker", reconnect_delay_s=0.25, reconnect_delay_s_max=1.0)
 
@@ -56,6 +56,19 @@ def was_up(connection: Reconnecting) -> BrokerUnavailable:
     connection.is_up()
     assert connection.connected.is_set()
     return BrokerUnavailable("it was closed")
+
+
+async def test_a_lane_that_is_handed_over_again_and_again_is_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hands_over(connection: Reconnecting) -> BrokerUnavailable:
+        connection.is_up()
+        return HandedOver("the lane was given up")
+
+    attempts = Attempts(monkeypatch, *[hands_over] * 20, HandedOver("the lane was given up"))
+    with capture_logs() as lines:
+        await attempts.run()
+    assert lines == []
+    assert isinstance(attempts.connection.ended, HandedOver)
+    assert attempts.connection.reason == "the lane was given up"
 
 
 async def test_pauses_grow_to_their_limit_and_begin_anew_once_connected(monkeypatch: pytest.MonkeyPatch) -> None:

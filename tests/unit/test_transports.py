@@ -118,6 +118,11 @@ class TestInProcess(TransportContract):
         if transporting.consuming is not None:
             await transporting.consuming.leave()
 
+    async def test_a_lane_is_handed_over_to_nobody(self, tmp_path: Path) -> None:
+        consumer = await LocalTransporting(tmp_path / "ledger.queue").consumer()
+        assert not consumer.queue.hand_over(consumer.channel)
+        await consumer.leave()
+
     async def test_what_is_settled_already_does_not_stay_in_the_journal(self, tmp_path: Path) -> None:
         transporting = LocalTransporting(tmp_path / "ledger.queue")
         consumer = await transporting.consumer()

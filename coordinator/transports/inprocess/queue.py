@@ -238,6 +238,10 @@ class LocalQueue:
         """No other process has the journal, in which the mark is."""
         return False
 
+    def hand_over(self, channel: int) -> bool:  # noqa: ARG002  # there is one only
+        """Nor does one have the commands that wait here."""
+        return False
+
     @property
     def late(self) -> None:
         """Its journal waits for no server; what cannot be written there is said by `unready_reason`."""

@@ -47,7 +47,7 @@ from coordinator.transports.rabbitmq.topology import (
     dead_queue_name,
     queue_name,
 )
-from coordinator.transports.reconnecting import Reconnecting
+from coordinator.transports.reconnecting import HandedOver, Reconnecting
 
 DEAD_PREFETCH = 50
 FLUSH_S = 2.0
@@ -88,6 +88,7 @@ class LaneConsumer(ConsumerThread):
         self._channel_number = 0
         self._acknowledgements: Acknowledgements | None = None
         self._is_active = asyncio.Event()
+        self._handing_over: asyncio.Task[None] | None = None
         self._first: list[Callable[[], None]] | None = None
         """Deliveries that wait until the mark is read; None: it has been read."""
 
@@ -156,7 +157,7 @@ class LaneConsumer(ConsumerThread):
             OLDEST_AGE.labels(self._lane).set_function(lambda: acknowledgements.oldest_age_s(time.time()))
             await channel.consume(queue_name(self._lane), partial(self._on_message, channel_number, acknowledgements))
             self._reconnecting.is_up()
-            log.info("consuming", lane=self._lane, channel_number=channel_number)
+            self._say_consuming(channel_number, self._reconnecting.ended)
             self._wake_for_left()
             queues = queue_of_lane(self._lane), queue_of_dead_letters(self._lane)
             beside = [
@@ -179,7 +180,7 @@ class LaneConsumer(ConsumerThread):
             self._end_emitting()
             try:
                 # One that went on would keep the mark of a lane that another consumer may have by now.
-                await end_tasks(watching, *beside)
+                await end_tasks(watching, self._handing_over, *beside)
             finally:
                 self._mark.stop()
                 await connection.end()
@@ -308,3 +309,12 @@ class LaneConsumer(ConsumerThread):
     def _end_channel(self, channel_number: int) -> None:
         if channel_number == self._channel_number and self._connection is not None:
             self._connection.abort()
+
+    def _hand_over(self, channel_number: int) -> None:
+        connection = self._connection
+        if channel_number == self._channel_number and connection is not None and not connection.lost.done():
+            self._handing_over = asyncio.create_task(self._end_once_kept(connection), name=f"end of {self._lane}")
+
+    async def _end_once_kept(self, connection: AmqpConnection) -> None:
+        await self._mark.kept()
+        connection.end_because(HandedOver("the lane was given up"))

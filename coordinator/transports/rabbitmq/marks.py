@@ -53,10 +53,14 @@ class KeptMark:
         self._under_way: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._warned_at_s: float | None = None
+        self._is_kept = asyncio.Event()
+        """Set while `_wanted` is None."""
+        self._is_kept.set()
 
     def keep(self, mark: Mark) -> None:
         """Replace the mark; without a connection `make_good` sees to it, once there is one."""
         self._wanted = mark
+        self._is_kept.clear()
         if self._under_way is None:
             self._send()
 
@@ -88,8 +92,12 @@ class KeptMark:
         found = None if self._wanted is None else await read_mark(connection, self._lane)
         self._connection = connection
         if self._wanted is not None and found is not None and found.covers(self._wanted):
-            self._wanted = None
+            self._has_kept()
         self._send()
+
+    async def kept(self) -> None:
+        """Return once the newest is kept, however long that takes."""
+        await self._is_kept.wait()
 
     async def watch(self, connection: AmqpConnection) -> None:
         """While its consumer has the lane: see that the queue is there, and has the mark; if not, keep it again.
@@ -139,9 +147,13 @@ class KeptMark:
             return
         self._kept = mark
         if self._wanted is mark:
-            self._wanted = None
+            self._has_kept()
         else:
             self._send()
+
+    def _has_kept(self) -> None:
+        self._wanted = None
+        self._is_kept.set()
 
     def _warn(self, error: BaseException) -> None:
         now_s = monotonic()

@@ -30,7 +30,7 @@ from coordinator.transports.consumer_thread import ConsumerThread, in_full
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.not_sent import NotSent
 from coordinator.transports.queue_gauges import OLDEST_AGE, READY, UNACKNOWLEDGED
-from coordinator.transports.reconnecting import Reconnecting
+from coordinator.transports.reconnecting import HandedOver, Reconnecting
 from coordinator.transports.redis.connection import RedisConnection, translated
 from coordinator.transports.redis.emitted import RedisEmitted
 from coordinator.transports.redis.entries import encoded_head
@@ -172,7 +172,7 @@ class RedisLane(ConsumerThread):
                 self._inbox.learn(mark)
             self._begin_emitting()
             self._wake_for_left()
-            log.info("consuming", lane=self._lane, channel_number=channel_number)
+            self._say_consuming(channel_number, self._reconnecting.ended)
             tasks = [
                 asyncio.create_task(self._read(connection, reading, window, channel_number, taken.again_up_to)),
                 asyncio.create_task(self._renew(connection, lease, window)),
@@ -346,6 +346,12 @@ class RedisLane(ConsumerThread):
             self._stands_back = True
             self._turn_is_over()
 
-    def _turn_is_over(self) -> None:
+    def _hand_over(self, channel_number: int) -> None:
+        if channel_number == self._channel_number and self._window is not None:
+            self._stands_back = True
+            # Redis is told of the mark before, on the connection on which the lease is given up.
+            self._turn_is_over(HandedOver("the lane was given up"))
+
+    def _turn_is_over(self, why: BrokerUnavailable | None = None) -> None:
         for connection in self._connections[1:]:
-            connection.end_because(BrokerUnavailable("the lane was given up"))
+            connection.end_because(why or BrokerUnavailable("the lane was given up"))
