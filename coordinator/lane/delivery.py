@@ -115,16 +115,18 @@ transaction; `paused`: by an operator; `move`: by whoever moves it to another da
 
 class Suspension(Struct, frozen=True):
     """The database is away or busy, or an operator must act: acknowledge nothing, and offer the same deliveries again
-    after the delay. `cause` is the kind of its `reason`. `is_blocked`: an operator must act. `is_outdated`: a process
-    of a newer release must have the lane: give it up, so that one gets it, if there is one. `needs_mark`: the transport
-    may know how far the lane had come, and tells it with the next channel. `trouble`: what to look at where that is the
-    database."""
+    after the delay. `cause` is the kind of its `reason`. `is_blocked`: an operator must act. `is_unfit`: this process
+    cannot apply them, by its release or by its database, and another one may. `stands_back`: it has waited for so long
+    as that, and gives the lane up after the delay, so that such a one gets it, if there is one. `needs_mark`: the
+    transport may know how far the lane had come, and tells it with the next channel. `trouble`: what to look at where
+    that is the database."""
 
     delay_s: float
     reason: str
     is_blocked: bool = False
     needs_mark: bool = False
-    is_outdated: bool = False
+    is_unfit: bool = False
+    stands_back: bool = False
     cause: SuspensionCause = "database"
     trouble: Trouble = "away"
 

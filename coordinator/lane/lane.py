@@ -107,8 +107,16 @@ class Lane:
 
     def learn(self, mark: Mark) -> None:
         """Take in the mark of another process of the lane."""
+        known = self.sequence, self.lineage
         self._high_water.learn(mark)
+        if (self.sequence, self.lineage) != known:
+            self._pauses.another_had_it()
         self._tenancy.has_learnt()
+
+    def give_up(self, channel_number: int) -> None:
+        """This channel's deliveries come again, to whoever has the lane next."""
+        self._forget()
+        self._tenancy.lose(channel_number)
 
     @property
     def has_batch(self) -> bool:

@@ -27,8 +27,9 @@ from coordinator.worker.lease_proof import LaneLeaseProof
 KEEP_EVERY_S = 1.0
 PROVE_AFTER_S = 0.1
 """How long after its last batch an idle lane proves its commit, where the database shows commits that are not safe."""
-HANDED_OVER_S = 60.0
-"""The wait after a lane was given up, which ends with the next channel."""
+HANDED_OVER_S = 5.0
+"""The wait after a lane was given up, which ends with the next channel. Where there is none by then another consumer
+has the lane, and this one stands by."""
 ALONE_S = 1.0
 """The wait of a lane whose transport has no other consumer to whom it could be given up."""
 DEPOSED_S = 60.0
@@ -132,6 +133,7 @@ class LaneLoop:
         self._looked_at_s = float("-inf")
         self._line = RepeatedLine()
         self._channel = 0
+        self._given_up_channel = -1
         self.suspension: Suspension | None = None
         """What keeps the lane waiting for its database, or for an operator; None: nothing does."""
 
@@ -166,7 +168,8 @@ class LaneLoop:
                 if self._has_news(channel):
                     self._keep(channel)
                 return
-            if taken.deliveries or self._lane.due_in_s(channel) == 0:
+            has_deliveries = taken.deliveries and channel != self._given_up_channel
+            if has_deliveries or self._lane.due_in_s(channel) == 0:
                 yield from self._apply(channel, taken.deliveries)
                 if self._lane.timers_in_s(channel) == 0:
                     yield from self._sweep(channel)
@@ -265,7 +268,7 @@ class LaneLoop:
         """Wait before the same deliveries are offered again; True: they are void now, or the process stops."""
         # Once commits are lost, this process may be the only one that knows how far the lane had come: from an earlier
         # channel, if the database is lost before it has taken the lane over for this one.
-        if suspension.is_blocked:
+        if suspension.is_blocked or (suspension.stands_back and self._has_news(channel)):
             self._keep(channel)
         else:
             self._keep_now_and_then(channel)
@@ -273,7 +276,7 @@ class LaneLoop:
             suspension = msgspec.structs.replace(suspension, delay_s=0.0)
         self._say(suspension)
         is_void = yield from self._pause(channel, suspension.delay_s)
-        if not is_void and suspension.is_outdated:
+        if not is_void and suspension.stands_back:
             return (yield from self._handed_over(channel))
         if is_void:
             # The wait is over. A standby gets no batch whose success would end the suspension.
@@ -285,8 +288,12 @@ class LaneLoop:
 
         The reason stays, since the lane comes back if there is no other. A standby's look at the database ends it.
         """
-        is_given_up = self._carrier.begin_again(channel)
-        return (yield from self._pause(channel, HANDED_OVER_S if is_given_up else ALONE_S))
+        if not self._carrier.hand_over(channel):
+            return (yield from self._pause(channel, ALONE_S))
+        self._lane.give_up(channel)
+        self._given_up_channel = channel
+        yield from self._pause(channel, HANDED_OVER_S)
+        return True
 
     def _say(self, suspension: Suspension) -> None:
         """Reasons that alternate, or differ in their numbers only, are news once a minute."""
@@ -294,7 +301,7 @@ class LaneLoop:
         is_due = suspension.reason != before and self._line.is_due(
             _NUMBER.sub("#", suspension.reason), self._proof.now_s()
         )
-        is_first = is_due if suspension.is_outdated else before is None or is_due
+        is_first = is_due if suspension.is_unfit else before is None or is_due
         self._observer.suspended(suspension, is_first=is_first)
         if suspension.delay_s > 0:
             self.suspension = suspension

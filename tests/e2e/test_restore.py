@@ -38,6 +38,9 @@ class Backup:
         name = self._address.database
         self._run(f"DROP DATABASE {name} WITH (FORCE)", f"ALTER DATABASE {name}_backup RENAME TO {name}")
 
+    def drop(self) -> None:
+        self._run(f"DROP DATABASE IF EXISTS {self._address.database}_backup WITH (FORCE)")
+
     def _run(self, *statements: str) -> None:
         engine = sql_engine(self._admin)
         with engine.connect() as connection:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from coordinator.lane.high_water import HighWater
 from coordinator.lane.knowledge import Knowledge
+from coordinator.lane.pauses import Pauses
 from coordinator.lane.transactions import Transactions
 from coordinator.worker.loop import LaneLoop
 from tests.simulation import chaos
@@ -38,6 +39,14 @@ def mutants() -> Iterator[Mutant]:
         "if lease is not None and self.sequence and lease.is_other(self.lineage):",
         "if False:",
         RARE_SEEDS_MAX,
+    )
+    yield rewritten(
+        "another-database-keeps-the-lane",
+        "whoever has the wrong database stays the active consumer, and one with the right one gets no turn",
+        Pauses,
+        "_unfit",
+        "stands_back = left_s <= _OPERATOR_DELAY_S",
+        "stands_back = isinstance(error, Outdated)",
     )
     yield rewritten(
         "mark-of-another-history-is-added",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.lane.accepted_loss import BEHIND_MAX, why_not_accepted, why_word_is_not_enough
 from coordinator.stores.lane_tables import Cancellation, LogEntry
-from tests.simulation.database import ANOTHER
+from tests.simulation import astray
 from tests.simulation.forgets import Forgets
 from tests.simulation.operator import Operator
 from tests.simulation.retention import Retention
@@ -58,6 +58,9 @@ class Chaos:
         if world.rates["failover"]:
             self.faults += [self.fall_back] * len(self.faults) + [self.lose_marks, self.mislead]
             self.budget += 2
+        if world.rates["astray"]:
+            self.faults += [lambda: astray.lead(world)] * len(self.faults)
+            self.budget += 3
         if world.rates["standby"]:
             self.faults += [self.strike_standby] * len(self.faults)
             self.budget += 3
@@ -101,7 +104,9 @@ class Chaos:
             if database.paused:
                 return True
         for process in self.world.processes.values():
-            if self._blocking(process) is not None or _ends_at(process) is not None:
+            if self._blocking(process) is not None:
+                return True
+            if _ends_at(process) is not None and not (self.world.is_calm and process.is_astray):
                 return True
         return self.operator.has_work()
 
@@ -145,13 +150,17 @@ class Chaos:
         """The lane says that its database has lost commits."""
         ends_at = _ends_at(process)
         database = self.world.databases[process.lane_name]
-        if ends_at is None or (database.lease().lost_up_to or 0) >= ends_at[1]:
+        lease, mark = database.lease(), self.world.broker.marks[process.lane_name]
+        # One that was accepted while nobody knew of the mark may not name its lineage.
+        if ends_at is None or ((lease.lost_up_to or 0) >= ends_at[1] and not lease.is_other(mark.lineage)):
             return False
+        if process.is_astray:
+            return astray.mend(process)
         if database.is_misled:
             database.find_again()
             return True
         sequence, up_to = ends_at
-        if f"acknowledged in lineage {ANOTHER}" in (process.suspended_reason or ""):
+        if f"acknowledged in lineage {astray.ANOTHER}" in (process.suspended_reason or ""):
             # It had seen nothing but the other one.
             self.world.trace("the operator restarts %s", process)
             process.crash()
@@ -162,10 +171,9 @@ class Chaos:
         if database.has_fallen and self.world.chance() < 0.5:
             database.rise_again()
         else:
-            mark = self.world.broker.marks[database.lane]
             # Where RabbitMQ shows that more is lost than this process knows of, the command says so.
             up_to = max(up_to, mark.sequence)
-            is_other = database.lease().is_other(mark.lineage)
+            is_other = lease.is_other(mark.lineage)
             problem = why_not_accepted(database.lane, sequence, up_to, mark, is_other=is_other)
             if problem is not None and why_word_is_not_enough(database.lane, sequence, up_to) is not None:
                 self.world.violation(f"nobody can accept what {process} says to be lost: {problem}")

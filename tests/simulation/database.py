@@ -22,6 +22,7 @@ from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, P
 from coordinator.stores.lineages import superseding
 from coordinator.stores.port import BatchFault, Changes, Fenced, Lease
 from tests.simulation import forgets, timers
+from tests.simulation.astray import ANOTHER
 from tests.simulation.failover import COPIES_MAX, Copy, check_above, copy_of, known_to, restore
 from tests.simulation.letters import NUMBER_SETTLED, Book
 from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 INTEGER_MAX = 2**63 - 1
-ANOTHER = "another"
+
 AHEAD = 7
 """How far another database has come beyond the lane's."""
 
@@ -57,6 +58,9 @@ class Pending(Struct, frozen=True):
 class Database:
     """What the stores of one lane's processes share. An actor: commits under way land, or are lost."""
 
+    astray: dict[str, Lease]
+    """By the place of a process whose address leads to another database: the lease there."""
+
     lineage: str | None = None
     supersedes: str | None = None
     is_misled = False
@@ -70,11 +74,11 @@ class Database:
         self.tables = defaultdict[type[Row], dict[Any, Any]](
             dict, {FingerprintKey: {1: FingerprintKey(id=1, secret=FIRST_SECRET, made_at=world.wall())}}
         )
-        self.epoch = self.sequence = 0
+        self.epoch = self.sequence = self._keys_made = self._accepted = 0
+        self.astray = {}
         self.proved: int | None = None
         self.revision = 0
         self.paused: str | None = None
-        self._keys_made = self._accepted = 0
         self.loss_accepted: int | None = None
         self.acknowledged = 0
         self.highest = 0
@@ -352,10 +356,12 @@ class Database:
 
     def check_own(self, process: Process) -> None:
         """A process is about to write. Who knows of nothing that was acknowledged cannot tell which database it is."""
-        if self.is_misled:
+        if self.is_misled or process.is_astray:
             if process.seen.sequence:
                 self.world.violation(f"{process} writes into another database than the one that has what it knows of")
-            self.find_again()
+            if self.is_misled:
+                self.find_again()
+            self.astray.pop(process.place, None)
 
     # Copies that lag.
 

@@ -27,6 +27,7 @@ from coordinator.stores.row_checks import RowChecks
 from coordinator.transports.inbox import Inbox
 from coordinator.worker.lease_proof import LaneLeaseProof
 from coordinator.worker.loop import LaneLoop, Pause, Paused, Take, Taken
+from tests.simulation import astray
 from tests.simulation.broker import Channel, Message, system_message
 from tests.simulation.emitted import SimulatedEmitted
 from tests.simulation.failover import Seen
@@ -50,6 +51,9 @@ _CHECKS: dict[str, RowChecks] = {}
 
 class Process:
     """From its start to its end. Each of its threads is an actor, which its successor inherits."""
+
+    kept_astray: tuple[int, int] = (0, 0)
+    """A channel, and how often it has kept the lane on it though it has another database."""
 
     def __init__(self, world: World, lane: str, name: str, io_thread: Actor, lane_thread: Actor) -> None:
         self.world = world
@@ -107,6 +111,11 @@ class Process:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_astray(self) -> bool:
+        """Whether its address leads to another database than that of its lane."""
+        return self.place in self.world.databases[self.lane_name].astray
 
     def _clock(self) -> datetime:
         return self.world.wall(self.skew_s)
@@ -299,6 +308,9 @@ class Process:
         self.stand_by(channel_number)
         return True
 
+    def hand_over(self, channel_number: int) -> bool:
+        return self.begin_again(channel_number)
+
     def finish(self, channel: Channel | None) -> bool:
         """SIGTERM: once the acknowledgements have arrived, the socket is dropped."""
         if channel is not None and channel.is_open and channel.outbound:
@@ -338,7 +350,9 @@ class Process:
             self._wanted = self._running.send(self._answer())
             delay_s = self._wanted.timeout_s if isinstance(self._wanted, Take) else self._wanted.delay_s
             # Once all is healed, a lane that only looks at its database or keeps its cache has nothing to do.
-            is_over = self.world.is_calm and isinstance(self._wanted, Take) and self._wanted.is_idle
+            # So has one that can apply nothing, and stands by.
+            is_idle = isinstance(self._wanted, Take) and (self._wanted.is_idle or self.is_astray)
+            is_over = self.world.is_calm and is_idle
             self._until = NEVER if is_over else self.world.now + delay_s
         except StopIteration:
             self.has_ended = True
@@ -373,6 +387,9 @@ class Process:
         confirmed, self.confirmed = self.confirmed, []
         mark = inbox.take_mark()
         if mark is not None:
+            if self.lane.lineage in (mark.supersedes or "").split():
+                # A loss was accepted by what others knew, and what was known before is over.
+                self.seen = Seen()
             self.seen.learned(mark)
         return Taken(self._taken_from, deliveries, confirmed, inbox.is_closed, mark)
 
@@ -423,6 +440,7 @@ class TracedLane(Lane):
             process.world.trace("%s applies %s: %s", process.name, ids, _shown(decision))
         if process.is_dead:
             raise Crash
+        astray.check_kept(process, channel_number, decision)
         self._see()
         self._check_handed_out(decision)
         return decision
@@ -462,7 +480,7 @@ class TracedLane(Lane):
         if self.process.is_dead:
             raise Crash
         database = self.process.store.database
-        if is_standby and verdict is None and not database.is_misled:
+        if is_standby and verdict is None and not database.is_misled and not self.process.is_astray:
             self.process.seen.rise(database.lease().safe_sequence)
         self._see()
         return verdict

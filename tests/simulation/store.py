@@ -33,7 +33,7 @@ class SimulatedStore:
         self.world = database.world
         rates = self.world.rates
         self._rates = rates["stall"], rates["crash"], rates["unavailable"]
-        self._connection = database.connections
+        self._connection = database.connections, process.is_astray
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
         """The tables are dictionaries."""
@@ -51,6 +51,7 @@ class SimulatedStore:
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         self.call("renew")
+        self.check_lease(epoch)
         self.database.check_own(self.process)
         self.database.wait_for_commit()
         if self.database.epoch != epoch:
@@ -70,11 +71,19 @@ class SimulatedStore:
 
     def current(self) -> Lease | None:
         self.call("ask whose the lane is")
-        return self.database.lease()
+        return self._lease()
 
     def look(self) -> Lease | None:
         self.call("look")
-        return self.database.lease()
+        return self._lease()
+
+    def _lease(self) -> Lease:
+        return self.database.astray.get(self.process.place) or self.database.lease()
+
+    def check_lease(self, epoch: int) -> None:
+        """Another database has another lease."""
+        if self.process.is_astray:
+            raise Fenced(f"there is no epoch {epoch} of {self.process} here")
 
     def begin(self) -> SimulatedTransaction:
         self.call("begin")
@@ -111,8 +120,9 @@ class SimulatedStore:
         self._check_connection()
 
     def _check_connection(self) -> None:
-        if self._connection != self.database.connections:
-            self._connection = self.database.connections
+        connection = self.database.connections, self.process.is_astray
+        if self._connection != connection:
+            self._connection = connection
             raise StoreUnavailable("the connection was lost: another copy answers now")
 
 
@@ -177,6 +187,7 @@ class SimulatedTransaction:
         if world.happens("conflict"):
             raise Conflict("deadlock")
         self.wait_for_lock()
+        self.store.check_lease(lease.epoch)
         database.check_own(process)
         self.check_fence(lease)
         database.refuse(changes)

@@ -18,7 +18,7 @@ from coordinator.runtime.settings import LaneSettings
 from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Ref, Row
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, ParkedCommand, Timer
-from tests.simulation import contests, forgets, rules, standby, timers
+from tests.simulation import astray, contests, forgets, rules, standby, timers
 from tests.simulation.broker import Broker, Message, system_message
 from tests.simulation.cache import REMOVED, SILENT, Cache
 from tests.simulation.chaos import Chaos
@@ -151,6 +151,7 @@ class World:
                 self.rates[name] = 0.0
         # A copy of the database that lags has timers again that were taken back.
         self.rates["timers"] = 0.0 if self.rates["failover"] else timers.rate(seed)
+        self.rates["astray"] = astray.rate(seed)
         self.rates["contested"] = contests.rate(seed)
         # What was decided may be forgotten, or be lost with a copy of the database: then it is decided once more.
         is_lasting = not self.rates["failover"] and not self.rates["pruned"]

@@ -52,7 +52,7 @@ class ReleaseContract:
         old, new = LaneUnderTest(open_store(), "old", OLDER), LaneUnderTest(open_store(), "new")
         deliveries = remarks()
         decision = waiting(old, deliveries)
-        assert decision.is_outdated
+        assert decision.is_unfit
         assert not decision.is_blocked
         assert decision.reason == (
             f"command {command_id(2)} is of type ledger.remark, which a newer release has announced: a coordinator of "
@@ -79,7 +79,7 @@ class ReleaseContract:
         announce(open_store(), ANNOUNCED)
         lane = LaneUnderTest(open_store(), service=OLDER)
         deliveries = remarks()
-        assert waiting(lane, deliveries).is_outdated
+        assert waiting(lane, deliveries).is_unfit
         announce(open_store())
         lane.channel_number += 1
         [outcome] = lane.outcomes(*deliveries)[1:2]
@@ -99,7 +99,7 @@ class ReleaseContract:
         ]
         of_the_system = delivery(3, Remark(id=1, note="new"))
         assert isinstance(decision := old.lane.apply([of_the_system], old.channel_number), Suspension)
-        assert decision.is_outdated
+        assert decision.is_unfit
         assert codes(new.outcomes(of_the_system)) == ["applied"]
         assert [row.note for row in new.rows(Account)] == ["new"]
 
@@ -140,4 +140,4 @@ class ReleaseContract:
         announce(open_store(), ANNOUNCED)
         lane.channel_number += 1
         assert codes(lane.outcomes(first)) == ["unknown_command_type"], "it is settled"
-        assert waiting(lane, remarks()).is_outdated
+        assert waiting(lane, remarks()).is_unfit

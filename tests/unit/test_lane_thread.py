@@ -18,6 +18,7 @@ from coordinator.service.service import LeaseProof
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.transports.inbox import Inbox
+from coordinator.worker import loop
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.observed import EPOCH, PROJECTION_ERRORS
 from tests.support.lane_contract import command_id, delivery
@@ -32,6 +33,7 @@ class ScriptedLane(Lane):
     """Answers as a test says."""
 
     decision: Suspension | Deposed = SUSPENDED
+    applied = 0
     swept: Suspension | None = None
     seen: Suspension | None = None
 
@@ -41,6 +43,7 @@ class ScriptedLane(Lane):
 
     def apply(self, deliveries: Sequence[Delivery], channel_number: int = 0) -> Suspension | Deposed:
         del deliveries, channel_number
+        self.applied += 1
         return self.decision
 
     def sweep(self, channel_number: int = 0) -> Suspension | None:
@@ -54,6 +57,7 @@ class Settler:
     def __init__(self) -> None:
         self.stood_by = threading.Event()
         self.begun_again = threading.Event()
+        self.handed_over = threading.Event()
         self.settlements: list[Settlement] = []
         self.marks: list[Mark] = []
         self.has_next_channel = True
@@ -73,6 +77,11 @@ class Settler:
     def begin_again(self, channel: int) -> bool:
         del channel
         self.begun_again.set()
+        return self.has_next_channel
+
+    def hand_over(self, channel: int) -> bool:
+        del channel
+        self.handed_over.set()
         return self.has_next_channel
 
 
@@ -368,32 +377,69 @@ def test_a_projection_that_raises_ends_nothing_and_is_counted() -> None:
         assert PROJECTION_ERRORS.labels("ledger")._value.get() - before >= 4
 
 
-OUTDATED = Suspension(0.01, "a newer release must take the lane over", is_outdated=True)
+OUTDATED = Suspension(0.01, "a newer release must take the lane over", is_unfit=True, stands_back=True)
+LOST = Suspension(
+    0.01, "its database has lost 7 commands", is_blocked=True, is_unfit=True, stands_back=True, cause="commits_lost"
+)
+UNFIT = pytest.mark.parametrize("unfit", [OUTDATED, LOST], ids=["outdated", "lost"])
 
 
-def outdated(running: Running) -> int:
-    running.lane.decision = OUTDATED
+def unfit_for(running: Running, unfit: Suspension) -> int:
+    running.lane.decision = unfit
     channel_number = running.inbox.begin_channel()
     running.inbox.put(channel_number, lambda: delivery(1, OpenAccount(owner="Ada")))
-    until(lambda: running.lane_thread.suspended_reason == OUTDATED.reason)
+    until(lambda: running.lane_thread.suspended_reason == unfit.reason)
     return channel_number
 
 
-def test_a_lane_that_needs_a_newer_release_is_given_up_and_says_so_once(running: Running) -> None:
+@UNFIT
+def test_a_lane_that_another_process_must_have_is_given_up_and_says_so_once(
+    running: Running, unfit: Suspension
+) -> None:
     with capture_logs() as lines:
-        outdated(running)
-        assert running.settler.begun_again.wait(WITHIN_S)
-        running.settler.begun_again.clear()
-        outdated(running)
-        assert running.settler.begun_again.wait(WITHIN_S), "nobody took it: it is given up again"
-    assert [line["reason"] for line in lines if line["event"] == "lane_suspended"] == [OUTDATED.reason]
+        for _ in range(3):
+            # Nobody took it the time before: it is given up again.
+            unfit_for(running, unfit)
+            assert running.settler.handed_over.wait(WITHIN_S)
+            running.settler.handed_over.clear()
+    assert [line["reason"] for line in lines if line["event"] == "lane_suspended"] == [unfit.reason]
     running.inbox.begin_channel()
     running.until_ready()
 
 
-def test_a_lane_alone_that_needs_a_newer_release_keeps_its_deliveries(running: Running) -> None:
+@UNFIT
+def test_a_lane_alone_that_another_process_must_have_keeps_its_deliveries(running: Running, unfit: Suspension) -> None:
     running.settler.has_next_channel = False
-    channel_number = outdated(running)
-    assert running.settler.begun_again.wait(WITHIN_S)
+    channel_number = unfit_for(running, unfit)
+    assert running.settler.handed_over.wait(WITHIN_S)
     assert running.inbox.channel_number == channel_number
-    assert running.lane_thread.suspended_reason == OUTDATED.reason
+    assert running.lane_thread.suspended_reason == unfit.reason
+
+
+def test_what_another_process_is_to_know_is_told_before_the_lane_is_given_up(running: Running) -> None:
+    running.lane.learn(Mark(sequence=7, epoch=2))
+    unfit_for(running, LOST)
+    assert running.settler.handed_over.wait(WITHIN_S)
+    assert [mark.sequence for mark in running.settler.marks] == [7]
+
+
+def test_who_has_given_the_lane_up_stands_by_and_tries_nothing_more_of_that_channel(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis tells one that waits for its turn of no other channel until then."""
+    monkeypatch.setattr(loop, "HANDED_OVER_S", 0.01)
+    channel_number = unfit_for(running, LOST)
+    assert running.settler.handed_over.wait(WITHIN_S)
+    # It sees what its own database is like meanwhile.
+    running.lane.seen = Suspension(1.0, "another reason", is_blocked=True, is_unfit=True)
+    until(lambda: running.lane_thread.suspended_reason == "another reason")
+    running.lane.applied = 0
+    running.inbox.put(channel_number, lambda: delivery(2, OpenAccount(owner="Bob")))
+    until(lambda: not running.inbox._deliveries)
+    running.lane.seen = None
+    running.until_ready()
+    assert running.lane.applied == 0
+    assert not running.lane.has_lane(channel_number)
+    assert not running.settler.stood_by.is_set()
+    unfit_for(running, LOST)
+    assert running.lane.applied > 0

@@ -38,3 +38,36 @@ def test_a_lane_that_is_held_by_a_move_looks_again_in_a_moment() -> None:
     assert {each.delay_s for each in held} == {0.1}
     assert all(each.is_blocked for each in held)
     assert pauses.after(PausedByOperator("by hand")).delay_s == 1.0
+
+
+@pytest.mark.parametrize("kind", [CommitsLost, Outdated])
+def test_a_lane_that_another_process_may_apply_is_kept_for_longer_each_time_and_tried_each_second(
+    kind: type[Exception],
+) -> None:
+    pauses, settings = Pauses(LaneSettings()), LaneSettings()
+
+    def kept_s(channel_number: int) -> float:
+        """How long it is kept on a channel."""
+        pauses.offered(channel_number)
+        waited_s = 0.0
+        while True:
+            suspension = pauses.after(kind("unfit"))
+            assert suspension.is_unfit
+            assert suspension.is_blocked == (kind is CommitsLost)
+            assert 0 < suspension.delay_s <= 1.0, "an operator may act"
+            waited_s += suspension.delay_s
+            if suspension.stands_back:
+                return round(waited_s, 9)
+
+    assert [kept_s(number) for number in range(7)] == [0.05, 0.2, 0.8, 3.2, *[settings.retry_delay_s_max] * 3]
+    pauses.another_had_it()
+    assert kept_s(8) == 0.05, "that one has died, and may be back"
+    assert kept_s(9) == 0.2
+    pauses.succeeded()
+    assert kept_s(10) == 0.05
+    # A channel that ends by itself begins anew.
+    assert [kept_s(number) for number in (11, 12)] == [0.2, 0.8]
+    pauses.offered(13)
+    pauses.after(kind("unfit"))
+    assert kept_s(14) == 3.2
+    assert not pauses.idle(kind("unfit")).stands_back, "nothing waits for another process"

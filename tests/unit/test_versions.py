@@ -329,17 +329,22 @@ def test_a_version_that_is_announced_waits_for_a_newer_process(database: MemoryD
     first = lane.lane.apply(deliveries)
     assert isinstance(first, Settlement)
     assert first.tags == [deliveries[0].tag], "what came before is settled"
-    delays_s = []
-    for _ in range(12):
+    waited_s = 0.0
+    handed_over_after_s: list[float] = []
+    while len(handed_over_after_s) < 7:
         decision = lane.lane.apply(deliveries)
         assert isinstance(decision, Suspension)
-        assert decision.is_outdated
+        assert decision.is_unfit
         assert not decision.is_blocked
         assert decision.reason.startswith(f"command {command_id(2)} (notes.add) has version 2, which a newer release")
-        delays_s.append(decision.delay_s)
-    assert delays_s[0] <= 0.05, "another process may be there already"
-    assert delays_s == sorted(delays_s)
-    assert delays_s[-1] == LaneSettings().retry_delay_s_max, "it does not spin where there is none"
+        assert decision.delay_s <= 1.0, "an operator may withdraw it"
+        waited_s += decision.delay_s
+        if decision.stands_back:
+            handed_over_after_s.append(waited_s)
+            waited_s = 0.0
+    assert handed_over_after_s[0] <= 0.05, "another process may be there already"
+    assert handed_over_after_s == sorted(handed_over_after_s)
+    assert handed_over_after_s[-1] == LaneSettings().retry_delay_s_max, "it does not spin where there is none"
     newer = lane_of(database, new, "newer")
     assert codes(newer.outcomes(*deliveries)) == ["applied"] * 3
     assert titles(database) == ["a", "b", "c"]

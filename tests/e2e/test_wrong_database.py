@@ -1,0 +1,163 @@
+"""One coordinator of a lane has another database than the lane's: the one that has the right one gets the lane."""
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import make_url
+
+from coordinator.cli import cli
+from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.redis_broker import RedisBroker
+from coordinator.transports.rabbitmq.rights import OPERATOR
+from tests.e2e.test_restore import Backup, query, reason, stopped
+from tests.support.system import System, wait_ready, wait_until, write_all
+
+pytestmark = pytest.mark.operators
+
+BROKERS = pytest.mark.parametrize("broker_url", ["rabbitmq", "redis"], indirect=True)
+WITHIN_S = 10.0
+WATCHED_S = 12.0
+"""For long enough to be given up several times."""
+
+
+@pytest.fixture
+def broker_url(request: pytest.FixtureRequest) -> str | None:
+    if request.param == "rabbitmq":
+        return None
+    broker: RedisBroker = request.getfixturevalue("redis_broker")
+    return broker.url_of(OPERATOR)
+
+
+class Lane:
+    """The lane of the users, of whose database there is an older copy, with its own address."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self._copy = Backup(system)
+        self.writes = 0
+
+    async def begin(self) -> None:
+        system = self.system
+        system.prepare("users")
+        first, gateway = system.start_coordinator("users"), system.start_gateway("users")
+        await write_all(system.urls["users"], "/users", {"name": "Ada", "email": "ada@example.org"}, 1, 1, "ada")
+        await self.write(4)
+        for process in (first, gateway):
+            await asyncio.to_thread(stopped, process, system)
+        await asyncio.to_thread(self._copy.take)
+        system.start_gateway("users")
+
+    @property
+    def elsewhere(self) -> dict[str, str]:
+        """The settings of a coordinator that has the copy."""
+        url = make_url(self.system.environment["USERS_DATABASE_URL"])
+        other = url.set(database=f"{url.database}_backup").render_as_string(hide_password=False)
+        return {"USERS_DATABASE_URL": other}
+
+    async def write(self, count: int) -> None:
+        """Return once all of them are applied."""
+        self.writes += 1
+        written = await write_all(
+            self.system.urls["users"], "/users/1/credit", {"amount": 1}, count, 2, f"credit-{self.writes}"
+        )
+        assert {status for status, _ in written} == {200}, written
+
+    def drop_copy(self) -> None:
+        self._copy.drop()
+
+
+@pytest.fixture
+def lane(system: System) -> Iterator[Lane]:
+    lane = Lane(system)
+    yield lane
+    system.stop()
+    lane.drop_copy()
+
+
+def lines(process: Process, event: str) -> list[dict[str, Any]]:
+    logged = [json.loads(line) for line in process.log_tail(10_000).splitlines() if line.startswith("{")]
+    return [line for line in logged if line["body"] == event]
+
+
+def is_counted(ready_at: str) -> bool:
+    with urllib.request.urlopen(ready_at.replace("readyz", "metrics"), timeout=5) as response:
+        return 'coordinator_lane_suspended{cause="commits_lost",lane="users"} 1.0' in response.read().decode()
+
+
+def has_taken_over(coordinator: tuple[Process, str]) -> bool:
+    return bool(lines(coordinator[0], "lane_taken_over"))
+
+
+@BROKERS
+async def test_a_coordinator_with_the_right_database_gets_the_lane_from_one_with_another(lane: Lane) -> None:
+    system = lane.system
+    await lane.begin()
+    right = system.start_coordinator("users")
+    await lane.write(5)
+    wrong, wrong_at = system.launch_coordinator("users", lane.elsewhere)
+    await asyncio.to_thread(wait_ready, wrong_at, wrong)
+    waiting = system.start_coordinator("users")
+    # Its turn comes: it is behind the first.
+    right.kill()
+    system.processes.remove(right)
+    async with asyncio.timeout(WITHIN_S):
+        await lane.write(5)
+    said = "lost acknowledged commands"
+    await asyncio.to_thread(wait_until, lambda: said in reason(wrong_at), "it says so for as long as it is so")
+    assert len(lines(wrong, "lane_suspended")) == 1
+    # The wrong one is the first again once this one is gone, and must not keep the lane from the next.
+    later = system.start_coordinator("users")
+    waiting.kill()
+    system.processes.remove(waiting)
+    async with asyncio.timeout(WITHIN_S):
+        await lane.write(5)
+    assert later.alive
+    assert said in reason(wrong_at)
+    assert lines(wrong, "broker_connection_lost") == []
+    # Started again with the right address it is one like others.
+    await asyncio.to_thread(stopped, wrong, system)
+    system.start_coordinator("users")
+    later.kill()
+    system.processes.remove(later)
+    async with asyncio.timeout(WITHIN_S):
+        await lane.write(5)
+    assert query(system, "SELECT sequence, epoch FROM lane_lease") == [(25, 5)]
+
+
+@BROKERS
+async def test_one_with_another_database_and_nobody_else_stays_blocked_and_takes_an_accepted_loss_at_once(
+    lane: Lane,
+) -> None:
+    system = lane.system
+    await lane.begin()
+    right = system.start_coordinator("users")
+    await lane.write(5)
+    await asyncio.to_thread(stopped, right, system)
+    wrong = [system.launch_coordinator("users", lane.elsewhere) for _ in range(2)]
+    for process, ready_at in wrong:
+        await asyncio.to_thread(wait_ready, ready_at, process)
+    writing = asyncio.create_task(lane.write(1))
+    # In turn each finds that it cannot apply what waits.
+    said = "ends at sequence 5, and 10 was acknowledged"
+    await asyncio.to_thread(wait_until, lambda: all(said in reason(at) for _, at in wrong), "both are blocked")
+    await asyncio.sleep(WATCHED_S)
+    assert not writing.done()
+    for process, ready_at in wrong:
+        assert said in reason(ready_at)
+        assert await asyncio.to_thread(is_counted, ready_at)
+        assert len(lines(process, "lane_suspended")) == 1
+        assert len(lines(process, "consuming")) <= 2
+        assert lines(process, "broker_connection_lost") == []
+    arguments = ["accept-loss", "users", "--at", "5", "--up-to", "10"]
+    environment = system.operator_environment | lane.elsewhere
+    accepted = await asyncio.to_thread(CliRunner().invoke, cli, arguments, env=environment)
+    assert accepted.exit_code == 0, accepted.output
+    await asyncio.to_thread(wait_until, lambda: any(map(has_taken_over, wrong)), "it goes on", timeout_s=WITHIN_S)
+    await writing
+    await lane.write(1)
+    assert query(system, "SELECT sequence, epoch FROM lane_lease") == [(10, 2)], "nobody touched the other one"
