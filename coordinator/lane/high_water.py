@@ -114,7 +114,8 @@ class HighWater:
             and not is_other(self.lineage, self._supersedes, mark.lineage)
         )
         if mark.sequence and mark.lineage is not None and not is_given_up:
-            if self.lineage is not None and mark.lineage != self.lineage:
+            # Whoever accepted that ours is given up went above all that he knew, and may not have known all of it.
+            if is_other(mark.lineage, mark.supersedes, self.lineage):
                 self.sequence = self._ids_known_to = 0
                 self._series, self._is_partial = {}, False
                 self._supersedes = None

@@ -387,9 +387,6 @@ class Process:
         confirmed, self.confirmed = self.confirmed, []
         mark = inbox.take_mark()
         if mark is not None:
-            if self.lane.lineage in (mark.supersedes or "").split():
-                # A loss was accepted by what others knew, and what was known before is over.
-                self.seen = Seen()
             self.seen.learned(mark)
         return Taken(self._taken_from, deliveries, confirmed, inbox.is_closed, mark)
 

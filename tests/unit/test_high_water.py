@@ -1,0 +1,30 @@
+"""What a process of a lane knows of how far it had come, of its own and from the marks of others."""
+
+import pytest
+
+from coordinator.lane.high_water import CommitsLost, HighWater, Mark
+from coordinator.stores.port import Lease
+
+ALONE = Mark(4, 1, {"users": 7}, lineage="first")
+"""What a process had acknowledged when it was cut off, and no other knows."""
+
+
+def knowing(*marks: Mark) -> HighWater:
+    known = HighWater("users")
+    for mark in marks:
+        known.learn(mark)
+    return known
+
+
+def test_who_accepts_a_loss_gives_up_no_more_than_he_knew() -> None:
+    accepted = Mark(3, 2, {"users": 5}, lineage="second", supersedes="first")
+    for marks in ((ALONE, accepted), (accepted, ALONE)):
+        known = knowing(*marks)
+        assert known.mark() == Mark(4, 2, {"users": 7}, lineage="second", supersedes="first")
+        with pytest.raises(CommitsLost, match="ends at sequence 3, and 4 was acknowledged"):
+            known.check(Lease(2, 3, lineage="second", supersedes="first"))
+
+
+def test_a_mark_of_another_history_counts_alone() -> None:
+    other = Mark(3, 2, {"users": 5}, lineage="other")
+    assert knowing(ALONE, other).mark() == other
