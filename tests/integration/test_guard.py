@@ -231,6 +231,31 @@ def test_on_postgresql_what_a_reader_may_write_by_a_function_is_said(postgresql:
     assert "listed here" not in ran.output
 
 
+def test_on_postgresql_what_others_may_write_by_another_table_is_said(postgresql: tuple[Database, list[str]]) -> None:
+    database, (by_rule, by_trigger, *_) = postgresql
+    body = "BEGIN UPDATE users SET credit = 0; RETURN NEW; END"
+    database.run(
+        "CREATE TABLE ruled (id bigint)",
+        "CREATE VIEW few AS SELECT id, name FROM users",
+        "CREATE RULE follows AS ON INSERT TO ruled DO ALSO UPDATE few SET name = name",
+        f"GRANT INSERT ON ruled TO {ident(by_rule)}",
+        "CREATE TABLE watched (id bigint)",
+        f"CREATE FUNCTION reset() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $${body}$$",
+        "REVOKE EXECUTE ON FUNCTION reset FROM PUBLIC",
+        "CREATE TRIGGER resets BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION reset()",
+        f"GRANT INSERT ON watched TO {ident(by_trigger)}",
+    )
+    assert database.may(by_rule, "INSERT INTO ruled VALUES (1)")
+    assert database.may(by_trigger, "INSERT INTO watched VALUES (1)")
+    status, shown = database.guard()
+    assert (status, shown["remaining"]) == (0, [])
+    means = {(each["kind"], each["name"]): each for each in shown["other_means"]}
+    assert set(means) == {("rule", "follows"), ("trigger", "resets")}
+    assert all(each["tables"] == ["users"] for each in means.values())
+    assert means["rule", "follows"]["does"].startswith("of ruled: ")
+    assert means["trigger", "resets"]["does"].startswith("of watched: calls reset(), which runs as ")
+
+
 def test_on_postgresql_members_of_roles_lose_what_they_had_by_them(postgresql: tuple[Database, list[str]]) -> None:
     database, (group, member, of_lane, everything, without) = postgresql
     lane = ident(database.lane_role)

@@ -1,6 +1,6 @@
 """What else can write a lane's tables on PostgreSQL, as its catalogues have it: every role may read these."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -45,6 +45,23 @@ _RULES: Final = text("""
     WHERE ev_type <> '1'
         AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables ORDER BY 2, 1
 """).bindparams(bindparam("tables", expanding=True))
+# The rules of other tables write with the rights of these tables' owners, by themselves, or by views and other rules.
+_OTHER_RULES: Final = text("""
+    WITH RECURSIVE reached (oid, root, name) AS (
+        SELECT oid, oid, relname::text FROM pg_class
+            WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relname IN :tables
+        UNION SELECT ev_class, root, name FROM reached JOIN pg_depend ON refclassid = 'pg_class'::regclass
+            AND refobjid = reached.oid AND classid = 'pg_rewrite'::regclass JOIN pg_rewrite ON pg_rewrite.oid = objid
+    )
+    SELECT DISTINCT rulename, ev_class::regclass::text, pg_get_userbyid(relowner), name
+    FROM reached JOIN pg_depend ON refclassid = 'pg_class'::regclass AND refobjid = reached.oid
+        AND classid = 'pg_rewrite'::regclass JOIN pg_rewrite AS rule ON rule.oid = objid
+        JOIN pg_class AS relation ON relation.oid = ev_class
+    WHERE ev_type <> '1' AND ev_enabled <> 'D' AND ev_class NOT IN (SELECT root FROM reached)
+        AND (has_any_column_privilege(relowner, root, 'INSERT, UPDATE')
+            OR has_table_privilege(relowner, root, 'DELETE, TRUNCATE'))
+    ORDER BY 2, 1, 4
+""").bindparams(bindparam("tables", expanding=True))
 _SUBSCRIPTIONS: Final = text("""
     SELECT srsubid::text, owned.relname FROM pg_subscription_rel JOIN pg_class AS owned ON owned.oid = srrelid
     WHERE owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables ORDER BY 1, 2
@@ -66,6 +83,21 @@ _ROUTINES: Final = text("""
         AND (has_any_column_privilege(proowner, owned.oid, 'INSERT, UPDATE')
             OR has_table_privilege(proowner, owned.oid, 'DELETE, TRUNCATE'))
     GROUP BY routine.oid, proowner, callers ORDER BY 1
+""").bindparams(bindparam("tables", expanding=True))
+# What a trigger calls runs with its owner's rights, too, and who fires it needs no right to call it.
+_OTHER_TRIGGERS: Final = text("""
+    SELECT tgname, tgrelid::regclass::text, routine.oid::regprocedure::text, pg_get_userbyid(proowner),
+        pg_get_functiondef(routine.oid), array_agg(owned.relname::text ORDER BY owned.relname)
+    FROM pg_trigger JOIN pg_proc AS routine ON routine.oid = tgfoid CROSS JOIN pg_class AS owned
+    WHERE NOT tgisinternal AND tgenabled <> 'D' AND prosecdef
+        AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables
+        AND tgrelid NOT IN (SELECT oid FROM pg_class
+            WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relname IN :tables)
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = routine.oid
+            AND deptype = 'e')
+        AND (has_any_column_privilege(proowner, owned.oid, 'INSERT, UPDATE')
+            OR has_table_privilege(proowner, owned.oid, 'DELETE, TRUNCATE'))
+    GROUP BY tgname, tgrelid, routine.oid, proowner ORDER BY 2, 1
 """).bindparams(bindparam("tables", expanding=True))
 _ACTIONS: Final = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
@@ -97,16 +129,27 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
     for name, table in connection.execute(_SUBSCRIPTIONS, given):
         found.append(Writer(kind="subscription", name=name, does="replicates rows into it", tables=(table,)))
     for name, owner, callers, body, written in connection.execute(_ROUTINES, given | {"lane": query.role or ""}):
-        found += _routine(name, f"runs as {owner}, and {callers} may call it", body, written)
-    return Writers(gathered(found), ("Functions that other tables' triggers call are not looked into.",))
+        writer = Writer(kind="routine", name=name, does=f"runs as {owner}, and {callers} may call it", tables=())
+        found += _by_text(writer, body, written)
+    found += _by_other_tables(connection, given)
+    unseen = "Functions that other tables' triggers call as whoever changes these are not looked into."
+    return Writers(gathered(found), (unseen,))
 
 
-def _routine(name: str, does: str, body: str, tables: Sequence[str]) -> Iterator[Writer]:
+def _by_other_tables(connection: Connection, given: Mapping[str, Sequence[str]]) -> Iterator[Writer]:
+    for name, other, owner, table in connection.execute(_OTHER_RULES, given):
+        does = f"of {other}: its text names the table, and it writes as {owner}"
+        yield Writer(kind="rule", name=name, does=does, tables=(table,))
+    for name, other, function, owner, body, written in connection.execute(_OTHER_TRIGGERS, given):
+        does = f"of {other}: calls {function}, which runs as {owner}"
+        yield from _by_text(Writer(kind="trigger", name=name, does=does, tables=()), body, written)
+
+
+def _by_text(writer: Writer, body: str, tables: Sequence[str]) -> Iterator[Writer]:
     """A function that runs with its owner's rights, who may write these tables. One whose text names none of them may
     write them all the same, by a text that it makes or another function."""
-    writer = Writer(kind="routine", name=name, does=does, tables=())
     named = list(naming(writer, body, tables))
-    unnamed = msgspec.structs.replace(writer, does=f"{does}: its text names none of them", tables=tuple(tables))
+    unnamed = msgspec.structs.replace(writer, does=f"{writer.does}: its text names none of them", tables=tuple(tables))
     yield from named or [unnamed]
 
 
