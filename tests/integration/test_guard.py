@@ -406,12 +406,94 @@ def test_on_mysql_what_a_reader_may_write_by_another_database_is_said(mysql: tup
         assert database.may(database.reader, f"UPDATE {other}.few SET version = version")
         assert database.may(database.reader, f"CALL {other}.touch()")
         said = database.invoke().output.splitlines()
-        assert f"view {other}.few: of the database {other}: its text names the table (payments)" in said
+        assert f"view {other}.few: of the database {other}: it is made of the table (payments)" in said
         assert f"routine {other}.touch: of the database {other}: its text names the table (payments)" in said
         assert not any("same" in line for line in said)
         assert any("by what is listed here its tables may be changed, too" in line for line in said)
     finally:
         database.run(f"DROP DATABASE {other}")
+
+
+def test_on_mysql_who_may_write_a_view_upon_another_is_found(mysql: tuple[Database, list[str]]) -> None:
+    database, (here, elsewhere, *_) = mysql
+    name, other = urlsplit(database.url).path.strip("/"), f"reports_{os.getpid()}"
+    database.run(
+        "CREATE SQL SECURITY INVOKER VIEW few AS SELECT id, version FROM payments WHERE id > 1",
+        "CREATE VIEW fewer AS SELECT id, version FROM few WHERE id > 2",
+        f"CREATE DATABASE {other}",
+        f"CREATE VIEW {other}.fewest AS SELECT id, version FROM {name}.fewer",
+        f"GRANT SELECT, UPDATE ON fewer TO {my(here)}",
+        f"GRANT SELECT, UPDATE ON {other}.fewest TO {my(elsewhere)}",
+        f"GRANT SELECT ON fewer TO {my(elsewhere)}",
+    )
+    try:
+        assert database.may(here, "UPDATE fewer SET version = version")
+        assert database.may(elsewhere, f"UPDATE {other}.fewest SET version = version")
+        status, shown = database.guard("--apply", "--wide")
+        assert (status, shown["remaining"]) == (0, [])
+        assert not database.may(here, "UPDATE fewer SET version = version")
+        (listed,) = shown["other_means"]
+        assert (listed["kind"], listed["name"], listed["tables"]) == ("view", f"{other}.fewest", ["payments"])
+    finally:
+        database.run(f"DROP DATABASE {other}")
+
+
+def test_on_mysql_what_a_role_may_on_all_databases_is_found(mysql: tuple[Database, list[str]]) -> None:
+    database, (member, everybody, *_) = mysql
+    if not database.is_mariadb:
+        pytest.skip("only MariaDB has roles that are no accounts")
+    writing, powerful = of_this_test("writing `all`"), of_this_test("powerful: a'll")
+    write = "UPDATE payments SET version = version"
+    literal, power = (my(each).split("@")[0] for each in (writing, powerful))
+    try:
+        database.run(
+            f"CREATE ROLE {literal}",
+            f"CREATE ROLE {power}",
+            f"GRANT SELECT, UPDATE ON *.* TO {literal}",
+            f"GRANT {literal} TO {my(member)}",
+            f"SET DEFAULT ROLE {literal} FOR {my(member)}",
+            f"GRANT ALL PRIVILEGES ON *.* TO {power} WITH GRANT OPTION",
+            f"GRANT SELECT ON payments TO {my(everybody)}",
+        )
+        assert database.may(member, write)
+        database.run(f"GRANT {literal} TO {my(database.reader)}")
+        assert f"'{database.reader}'@'%'" in who(database.guard()[1]["reads"])
+        status, shown = database.guard("--apply", "--wide")
+        assert (status, shown["remaining"]) == (0, [])
+        assert f"'{powerful}'@''" in who(shown["administrators"])
+        assert not database.may(member, write)
+        assert database.may(member, "SELECT id FROM payments")
+        database.run("GRANT UPDATE ON *.* TO PUBLIC")
+        assert database.may(everybody, write)
+        assert database.guard("--apply", "--wide")[0] == 0
+        assert not database.may(everybody, write)
+    finally:
+        database.run(f"DROP ROLE {literal}", f"DROP ROLE {power}", "REVOKE UPDATE ON *.* FROM PUBLIC")
+
+
+def test_on_mysql_who_may_write_the_servers_own_tables_is_found(mysql: tuple[Database, list[str]]) -> None:
+    database, (schema, table, column, harmless, _) = mysql
+    database.run(
+        f"GRANT INSERT ON mysql.* TO {my(schema)}",
+        f"GRANT UPDATE ON mysql.db TO {my(table)}",
+        f"GRANT UPDATE (user) ON mysql.db TO {my(column)}",
+        f"GRANT SELECT ON mysql.* TO {my(harmless)}",
+    )
+    status, shown = database.guard("--apply")
+    assert (status, who(shown["remaining"])) == (1, {f"'{role}'@'%'" for role in (schema, table, column)})
+    status, shown = database.guard("--apply", "--wide")
+    assert (status, shown["remaining"]) == (0, [])
+
+
+def test_on_mysql_who_decides_what_other_sessions_run_is_an_administrator(mysql: tuple[Database, list[str]]) -> None:
+    database, (role, *_) = mysql
+    right = "CONNECTION ADMIN" if database.is_mariadb else "SYSTEM_VARIABLES_ADMIN"
+    database.run(f"GRANT {right} ON *.* TO {my(role)}")
+    # What he sets, `init_connect`, runs in each session with its own rights: here it would in those of other tests.
+    status, shown = database.guard()
+    assert (status, shown["remaining"]) == (0, [])
+    (listed,) = (each for each in shown["administrators"] if each["who"] == f"'{role}'@'%'")
+    assert listed["does"] == right
 
 
 def test_on_mysql_who_may_act_as_another_one_is_an_administrator(mysql: tuple[Database, list[str]]) -> None:
@@ -505,6 +587,12 @@ def test_on_mysql_an_account_that_is_not_shown_others_says_so(mysql: tuple[Datab
     assert ran.exit_code == 1
     assert "the rights of other accounts are not shown" in ran.stderr
     assert ran.stdout == ""
+    # To read the tables, and not all of `mysql`, does not make the server show them.
+    tables = ("db", "user", "proxies_priv", "roles_mapping" if database.is_mariadb else "role_edges")
+    database.run(*(f"GRANT SELECT ON mysql.{table} TO {my(database.lane_role)}" for table in tables))
+    ran = database.invoke(PAYMENTS_MIGRATION_URL=looking)
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert "the rights of other accounts are not shown" in ran.stderr
 
 
 def test_sqlite(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from sqlalchemy import Connection, bindparam, text
 
 from coordinator.stores.foreign_rights import ForeignRight, ForeignRights, listed, together
 from coordinator.stores.mysql.account import USER, account_of, user_of
+from coordinator.stores.mysql.global_rights import global_rights
 from coordinator.stores.mysql.memberships import Membership, memberships, reached_from, system_tables
+from coordinator.stores.mysql.views import views_upon
 from coordinator.stores.mysql.writers import RIGHTS, sees_others
-from coordinator.stores.writers import Writer, WritersQuery, naming
+from coordinator.stores.writers import WritersQuery
 
 _UNSEEN: Final = (
     "the rights of other accounts are not shown to this one: it may not read mysql.*. Name one that may as "
@@ -25,15 +27,21 @@ _ADMINISTRATORS: Final = (
     *("SET USER", "SET_USER_ID", "SET_ANY_DEFINER"),
     # By BINLOG, which looks at no right on a table.
     *("BINLOG REPLAY", "BINLOG_ADMIN", "REPLICATION_APPLIER"),
+    # By `init_connect`, which each session runs with its own rights: of MariaDB, and of MySQL.
+    *("CONNECTION ADMIN", "SYSTEM_VARIABLES_ADMIN"),
+    # By another server, whose changes are taken over.
+    *("REPLICATION SLAVE ADMIN", "REPLICATION_SLAVE_ADMIN"),
 )
 """With any of these an account may give itself any right, log in or act as another one, or write past all rights."""
+_OF_THE_SERVER: Final = (
+    *("user", "global_priv", "db", "tables_priv", "columns_priv", "procs_priv", "proxies_priv", "global_grants"),
+    *("roles_mapping", "role_edges", "default_roles", "proc", "event", "func", "plugin", "component", "servers"),
+)
+"""The tables of `mysql` in which rights stand, and what runs as somebody."""
+_MAKES_RIGHTS: Final = ("INSERT", "UPDATE")
 
 _USER: Final = text(f"SELECT {USER}")  # a constant of ours
 _HERE: Final = text("SELECT DATABASE()")
-_EVERYWHERE: Final = text(
-    "SELECT grantee, privilege_type, is_grantable FROM information_schema.user_privileges "
-    "WHERE privilege_type IN :rights OR is_grantable = 'YES'"
-).bindparams(bindparam("rights", expanding=True))
 # A grant's name of a database is a pattern.
 _OF_DATABASES: Final = text(
     "SELECT grantee, table_schema, privilege_type FROM information_schema.schema_privileges "
@@ -45,10 +53,14 @@ _OF_TABLES: Final = text(
     "UNION ALL SELECT grantee, table_name, privilege_type, column_name FROM information_schema.column_privileges "
     "WHERE table_schema = DATABASE() AND table_name IN :tables AND privilege_type IN :rights"
 ).bindparams(bindparam("tables", expanding=True), bindparam("rights", expanding=True))
-_VIEWS: Final = text(
-    "SELECT table_name, view_definition FROM information_schema.views WHERE table_schema = DATABASE() "
-    "AND is_updatable = 'YES' AND security_type = 'DEFINER'"
-)
+_OF_SERVERS_TABLES: Final = text(
+    "SELECT grantee, table_schema, '', privilege_type FROM information_schema.schema_privileges "
+    "WHERE 'mysql' LIKE table_schema AND NOT DATABASE() LIKE table_schema AND privilege_type IN :rights "
+    "UNION SELECT grantee, 'mysql', table_name, privilege_type FROM information_schema.table_privileges "
+    "WHERE table_schema = 'mysql' AND table_name IN :names AND privilege_type IN :rights "
+    "UNION SELECT grantee, 'mysql', table_name, privilege_type FROM information_schema.column_privileges "
+    "WHERE table_schema = 'mysql' AND table_name IN :names AND privilege_type IN :rights ORDER BY 1, 2, 3, 4"
+).bindparams(bindparam("names", expanding=True), bindparam("rights", expanding=True))
 _OTHERS: Final = text(
     "SELECT table_name FROM information_schema.tables "
     "WHERE table_schema = DATABASE() AND table_type <> 'VIEW' AND table_name NOT IN :tables LIMIT 1"
@@ -73,6 +85,7 @@ def foreign_rights(connection: Connection, query: WritersQuery) -> ForeignRights
     everywhere = _everywhere(connection, query.tables)
     administrators = {right.who for right in everywhere if right.is_administrators}
     rights = [*everywhere, *_of_database(connection, query.tables), *_of_tables(connection, here, query.tables)]
+    rights += _of_servers_tables(connection, query.tables)
     found = [
         _kept_for(right, needed)
         for right in rights
@@ -94,13 +107,13 @@ def _kept_for(right: ForeignRight, needed: set[str]) -> ForeignRight:
 def _everywhere(connection: Connection, tables: tuple[str, ...]) -> list[ForeignRight]:
     rights: dict[str, set[str]] = {}
     powers: dict[str, set[str]] = {}
-    for grantee, right, is_grantable in connection.execute(_EVERYWHERE, {"rights": [*RIGHTS, *_ADMINISTRATORS]}):
-        if right in RIGHTS:
-            rights.setdefault(str(grantee), set()).add(right)
-        if right in _ADMINISTRATORS:
-            powers.setdefault(str(grantee), set()).add(right)
-        if is_grantable == "YES" and right in RIGHTS:
-            powers.setdefault(str(grantee), set()).add("GRANT OPTION on all databases")
+    for each in global_rights(connection, with_roles=True):
+        if each.right in RIGHTS:
+            rights.setdefault(each.grantee, set()).add(each.right)
+        if each.right in _ADMINISTRATORS:
+            powers.setdefault(each.grantee, set()).add(each.right)
+        if each.is_grantable and each.right in RIGHTS:
+            powers.setdefault(each.grantee, set()).add("GRANT OPTION on all databases")
     found: list[ForeignRight] = []
     for who, names in sorted(powers.items()):
         does, why = ", ".join(sorted(names)), "nothing that is revoked keeps it out"
@@ -144,13 +157,29 @@ def _of_database(connection: Connection, tables: tuple[str, ...]) -> Iterator[Fo
         )
 
 
+def _of_servers_tables(connection: Connection, tables: tuple[str, ...]) -> Iterator[ForeignRight]:
+    """Rights to write the server's own tables, by which an account may give itself any other."""
+    given = {"names": list(_OF_THE_SERVER), "rights": list(_MAKES_RIGHTS)}
+    rights: dict[tuple[str, str, str], set[str]] = {}
+    for grantee, schema, table, right in connection.execute(_OF_SERVERS_TABLES, given):
+        rights.setdefault((str(grantee), str(schema), str(table)), set()).add(str(right))
+    for (grantee, schema, table), names in rights.items():
+        shown = listed(names, _MAKES_RIGHTS)
+        place = f"{_quoted(schema)}.{_quoted(table) if table else '*'}"
+        yield ForeignRight(
+            who=grantee,
+            does=f"{shown} on {schema}.{table or '*'}, where all rights stand",
+            tables=tables,
+            statements=(f"REVOKE {shown} ON {place} FROM {account_of(grantee)}",),
+            why="it ends them on tables of the server's own",
+            is_wide=True,
+        )
+
+
 def _of_tables(connection: Connection, here: str, tables: tuple[str, ...]) -> Iterator[ForeignRight]:
     """Rights on tables, on their columns, and on views that write them with their definer's rights."""
     reached: dict[str, tuple[str, ...]] = {table: (table,) for table in tables}
-    for name, definition in connection.execute(_VIEWS):
-        view = Writer(kind="view", name=name, does="", tables=())
-        if named := tuple(each.tables[0] for each in naming(view, definition or "", tables)):
-            reached[name] = named
+    reached |= {name: roots for (schema, name), roots in views_upon(connection, tables).items() if schema == here}
     given = {"tables": list(reached), "rights": list(RIGHTS)}
     whole: dict[tuple[str, str], set[str]] = {}
     columns: dict[tuple[str, str], dict[str, set[str]]] = {}

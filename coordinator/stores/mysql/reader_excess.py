@@ -10,13 +10,11 @@ from sqlalchemy import Connection, bindparam, text
 
 from coordinator.stores.foreign_rights import ForeignRight, together
 from coordinator.stores.mysql.account import account_of, user_of
+from coordinator.stores.mysql.global_rights import global_rights
 from coordinator.stores.mysql.grants import account, not_reading, readers_max
 from coordinator.stores.mysql.memberships import Membership, memberships, reached_from
 from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 
-_EVERYWHERE: Final = text(
-    "SELECT grantee, privilege_type FROM information_schema.user_privileges WHERE privilege_type <> 'USAGE'"
-)
 # A grant's name of a database is a pattern.
 _OF_DATABASES: Final = text(
     "SELECT grantee, table_schema, privilege_type FROM information_schema.schema_privileges "
@@ -55,9 +53,9 @@ def reader_excess(connection: Connection, query: ReaderQuery) -> ReaderExcess:
 
 def _everywhere(connection: Connection, query: ReaderQuery, held: set[str]) -> Iterator[ForeignRight]:
     rights: dict[str, list[str]] = {}
-    for grantee, right in connection.execute(_EVERYWHERE):
-        if user_of(str(grantee)) in held:
-            rights.setdefault(str(grantee), []).append(str(right))
+    for each in global_rights(connection, with_roles=True):
+        if user_of(each.grantee) in held:
+            rights.setdefault(each.grantee, []).append(each.right)
     yield from _whole(query, rights, "*.*", "all databases")
 
 

@@ -4,13 +4,16 @@ Only a role that may read the server's own tables (`mysql.*`) sees the rights of
 connections.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+import msgspec
 from sqlalchemy import Connection, TextClause, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from coordinator.stores.mysql.account import GRANTEE, user_of
+from coordinator.stores.mysql.global_rights import global_rights
+from coordinator.stores.mysql.views import View, views_upon
 from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered, naming
 
 RIGHTS: Final = ("INSERT", "UPDATE", "DELETE", "DROP", "ALTER", "TRIGGER")
@@ -21,9 +24,6 @@ def _of_tables(statement: str) -> TextClause:
     return text(statement).bindparams(bindparam("tables", expanding=True), bindparam("rights", expanding=True))
 
 
-_EVERYWHERE: Final = text(
-    "SELECT grantee, privilege_type, NULL FROM information_schema.user_privileges WHERE privilege_type IN :rights"
-).bindparams(bindparam("rights", expanding=True))
 # A grant's name of a database is a pattern.
 _OF_THE_DATABASE: Final = text(
     "SELECT grantee, privilege_type, NULL FROM information_schema.schema_privileges "
@@ -37,7 +37,11 @@ _OF_COLUMNS: Final = _of_tables(
     "SELECT grantee, privilege_type, table_name FROM information_schema.column_privileges "
     "WHERE table_schema = DATABASE() AND table_name IN :tables AND privilege_type IN :rights"
 )
-_OTHERS_ARE_SHOWN: Final = text("SELECT 1 FROM mysql.db LIMIT 1")
+_OTHERS_ARE_SHOWN: Final = (
+    text("SELECT 1 FROM mysql.db LIMIT 1"),
+    # A right on that table alone does not make the server show them. Each has accounts of its own.
+    text(f"SELECT 1 FROM information_schema.user_privileges WHERE grantee <> {GRANTEE} LIMIT 1"),  # noqa: S608
+)
 _SESSIONS: Final = text(
     "SELECT user, COUNT(*) FROM information_schema.processlist "
     "WHERE db = DATABASE() AND id <> CONNECTION_ID() GROUP BY user"
@@ -69,9 +73,7 @@ _OTHER_TRIGGERS: Final = text(
 ).bindparams(bindparam("tables", expanding=True))
 # What stands in another database writes with its definer's rights, whoever may use it there.
 _ELSEWHERE: Final = text("""
-    SELECT 'view', table_schema, table_name, view_definition FROM information_schema.views
-        WHERE table_schema <> DATABASE() AND is_updatable = 'YES' AND security_type = 'DEFINER'
-    UNION ALL SELECT 'routine', routine_schema, routine_name, routine_definition FROM information_schema.routines
+    SELECT 'routine', routine_schema, routine_name, routine_definition FROM information_schema.routines
         WHERE routine_schema <> DATABASE()
     UNION ALL SELECT 'event', event_schema, event_name, event_definition FROM information_schema.events
         WHERE event_schema <> DATABASE() AND status = 'ENABLED'
@@ -84,15 +86,24 @@ _ELSEWHERE: Final = text("""
 def writers(connection: Connection, query: WritersQuery) -> Writers:
     """The lane's role is shown with all of its connections."""
     tables, role = query.tables, query.role or ""
+    views = views_upon(connection, tables)
+    names: dict[str, tuple[str, ...]] = {table: (table,) for table in tables}
+    names |= {name: roots for (schema, name), roots in views.items() if schema == query.database}
     given = {"tables": list(tables)}
     unseen: list[str] = []
     sessions = {str(user): int(count) for user, count in connection.execute(_SESSIONS)}
     if connection.execute(_MAY_SEE_SESSIONS).first() is None:
         unseen.append("Connections of other accounts are not shown to this one: it lacks PROCESS.")
         sessions = {user: count for user, count in sessions.items() if user == role}
-    if not sees_others(connection):
+    is_shown_others = sees_others(connection)
+    if not is_shown_others:
         unseen.append("Rights of other accounts are not shown to this one: it may not read mysql.*.")
-    found = list(_roles(connection, tables, role, sessions))
+    everywhere = [
+        (each.grantee, each.right, None)
+        for each in global_rights(connection, with_roles=is_shown_others)
+        if each.right in RIGHTS
+    ]
+    found = list(_roles(connection, tables, role, sessions, everywhere))
     for name, table, timing, event in connection.execute(_TRIGGERS, given):
         found.append(Writer(kind="trigger", name=name, does=f"{timing} {event}", tables=(table,)))
     for name, table, other, on_delete, on_update in connection.execute(_FOREIGN_KEYS, given):
@@ -103,27 +114,53 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
         )
         found.append(Writer(kind="foreign key", name=name, does=f"{does} of {other}", tables=(table,)))
     for name, body in connection.execute(_EVENTS):
-        found += naming(Writer(kind="event", name=name, does="its text names the table", tables=()), body, tables)
+        found += _naming(Writer(kind="event", name=name, does="its text names the table", tables=()), body, names)
     for name, body in connection.execute(_ROUTINES):
-        found += naming(Writer(kind="routine", name=name, does="its text names the table", tables=()), body, tables)
+        found += _naming(Writer(kind="routine", name=name, does="its text names the table", tables=()), body, names)
     for name, body in connection.execute(_OTHER_TRIGGERS, given):
         writer = Writer(kind="trigger", name=name, does="of another table: its text names this one", tables=())
-        found += naming(writer, body, tables)
-    for kind, schema, name, body in connection.execute(_ELSEWHERE):
-        does = f"of the database {schema}: its text names the table"
-        found += naming(
-            Writer(kind=kind, name=f"{schema}.{name}", does=does, tables=()), body or "", tables, query.database
-        )
+        found += _naming(writer, body, names)
+    found += _elsewhere(connection, query.database, views, names)
     return Writers(gathered(found), tuple(unseen))
 
 
-def _roles(connection: Connection, tables: Sequence[str], role: str, sessions: dict[str, int]) -> Iterator[Writer]:
+def _elsewhere(
+    connection: Connection,
+    here: str,
+    views: Mapping[View, tuple[str, ...]],
+    names: Mapping[str, tuple[str, ...]],
+) -> Iterator[Writer]:
+    for (schema, name), roots in views.items():
+        if schema != here:
+            does = f"of the database {schema}: it is made of the table"
+            yield Writer(kind="view", name=f"{schema}.{name}", does=does, tables=roots)
+    for kind, schema, name, body in connection.execute(_ELSEWHERE):
+        does = f"of the database {schema}: its text names the table"
+        yield from _naming(Writer(kind=kind, name=f"{schema}.{name}", does=does, tables=()), body or "", names, here)
+
+
+def _naming(
+    writer: Writer, body: str, names: Mapping[str, tuple[str, ...]], database: str | None = None
+) -> Iterator[Writer]:
+    """A writer by what its text names: tables, or views by which they are written."""
+    for each in naming(writer, body, names, database):
+        yield msgspec.structs.replace(each, tables=names[each.tables[0]])
+
+
+def _roles(
+    connection: Connection,
+    tables: Sequence[str],
+    role: str,
+    sessions: dict[str, int],
+    everywhere: Sequence[tuple[str, str, str | None]],
+) -> Iterator[Writer]:
     given = {"tables": list(tables), "rights": list(RIGHTS)}
     rights: dict[tuple[str, str], set[str]] = {}
-    for query in (_EVERYWHERE, _OF_THE_DATABASE, _OF_TABLES, _OF_COLUMNS):
-        for grantee, right, table in connection.execute(query, given):
-            for each in tables if table is None else [table]:
-                rights.setdefault((str(grantee), each), set()).add(str(right))
+    queries = (_OF_THE_DATABASE, _OF_TABLES, _OF_COLUMNS)
+    narrower = (row for query in queries for row in connection.execute(query, given))
+    for grantee, right, table in (*everywhere, *narrower):
+        for each in tables if table is None else [table]:
+            rights.setdefault((str(grantee), each), set()).add(str(right))
     for (grantee, table), names in sorted(rights.items()):
         user = user_of(grantee)
         note = "the lane's own role, with the lane's connections: " if user == role else ""
@@ -135,7 +172,7 @@ def sees_others(connection: Connection) -> bool:
     """Whether this account is shown the rights of others."""
     try:
         with connection.begin_nested():
-            connection.execute(_OTHERS_ARE_SHOWN)
+            *_, shown = [connection.execute(each).first() for each in _OTHERS_ARE_SHOWN]
     except DBAPIError:
         return False
-    return True
+    return shown is not None
