@@ -400,14 +400,20 @@ def test_on_mysql_what_a_reader_may_write_by_another_database_is_said(mysql: tup
         f"CREATE VIEW {other}.few AS SELECT id, version FROM {name}.payments",
         f"CREATE VIEW {other}.same AS SELECT 1 AS payments",
         f"CREATE PROCEDURE {other}.touch() UPDATE `{name}` . payments SET version = version",
+        f"CREATE PROCEDURE {other}.any_one() BEGIN SET @it = CONCAT('UPDATE {name}.pay', 'ments SET version = 1'); "
+        "PREPARE made FROM @it; EXECUTE made; END",
+        f"CREATE PROCEDURE {other}.harmless() SQL SECURITY INVOKER BEGIN PREPARE made FROM 'SELECT 1'; END",
         f"GRANT UPDATE, SELECT, EXECUTE ON {other}.* TO {my(database.reader)}",
     )
     try:
+        assert database.may(database.reader, f"CALL {other}.any_one()")
         assert database.may(database.reader, f"UPDATE {other}.few SET version = version")
         assert database.may(database.reader, f"CALL {other}.touch()")
         said = database.invoke().output.splitlines()
         assert f"view {other}.few: of the database {other}: it is made of the table (payments)" in said
         assert f"routine {other}.touch: of the database {other}: its text names the table (payments)" in said
+        (made,) = (line for line in said if "makes statements" in line)
+        assert made.startswith(f"routine {other}.any_one: runs as ")
         assert not any("same" in line for line in said)
         assert any("by what is listed here its tables may be changed, too" in line for line in said)
     finally:

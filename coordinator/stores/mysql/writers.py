@@ -4,6 +4,7 @@ Only a role that may read the server's own tables (`mysql.*`) sees the rights of
 connections.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -81,6 +82,11 @@ _ELSEWHERE: Final = text("""
         WHERE trigger_schema <> DATABASE()
     ORDER BY 1, 2, 3
 """)
+_OF_DEFINERS: Final = text(
+    "SELECT routine_schema, routine_name, definer, routine_definition FROM information_schema.routines "
+    "WHERE security_type = 'DEFINER' AND routine_schema NOT IN ('mysql', 'sys') ORDER BY 1, 2"
+)
+_MAKES_STATEMENTS: Final = re.compile(r"\b(PREPARE|EXECUTE\s+IMMEDIATE)\b", re.IGNORECASE)
 
 
 def writers(connection: Connection, query: WritersQuery) -> Writers:
@@ -121,6 +127,8 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
         writer = Writer(kind="trigger", name=name, does="of another table: its text names this one", tables=())
         found += _naming(writer, body, names)
     found += _elsewhere(connection, query.database, views, names)
+    named = {each.name for each in found if each.kind == "routine"}
+    found += [each for each in _making_statements(connection, query) if each.name not in named]
     return Writers(gathered(found), tuple(unseen))
 
 
@@ -137,6 +145,15 @@ def _elsewhere(
     for kind, schema, name, body in connection.execute(_ELSEWHERE):
         does = f"of the database {schema}: its text names the table"
         yield from _naming(Writer(kind=kind, name=f"{schema}.{name}", does=does, tables=()), body or "", names, here)
+
+
+def _making_statements(connection: Connection, query: WritersQuery) -> Iterator[Writer]:
+    """Routines that write what their texts need not name."""
+    for schema, name, definer, body in connection.execute(_OF_DEFINERS):
+        if _MAKES_STATEMENTS.search(body or "") is not None:
+            whole = name if schema == query.database else f"{schema}.{name}"
+            does = f"runs as {definer}, and makes statements: its text names none of them"
+            yield Writer(kind="routine", name=whole, does=does, tables=query.tables)
 
 
 def _naming(
