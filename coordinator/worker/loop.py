@@ -358,6 +358,9 @@ class LaneLoop:
             self._say(verdict)
         elif not self._sweeps_again:
             self.suspension = None
+            if channel == self._given_up_channel:
+                # It is there still only where the mark cannot be kept, and the database has what that says by now.
+                self._carrier.begin_again(channel)
 
     def _deposed(self, channel: int) -> Waits:
         self._observer.deposed()

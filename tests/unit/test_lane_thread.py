@@ -423,6 +423,22 @@ def test_what_another_process_is_to_know_is_told_before_the_lane_is_given_up(run
     assert [mark.sequence for mark in running.settler.marks] == [7]
 
 
+@UNFIT
+def test_a_channel_that_cannot_be_handed_over_ends_all_the_same_once_nothing_is_in_the_way(
+    running: Running, monkeypatch: pytest.MonkeyPatch, unfit: Suspension
+) -> None:
+    """The broker keeps no mark, as under an alarm. The lane's deliveries come on another channel only."""
+    monkeypatch.setattr(loop, "HANDED_OVER_S", 0.01)
+    running.lane.seen = LOST
+    unfit_for(running, unfit)
+    assert running.settler.handed_over.wait(WITHIN_S)
+    until(lambda: running.lane_thread.suspended_reason == LOST.reason)
+    assert not running.settler.begun_again.is_set()
+    # An operator has accepted the loss, or what the database is like was never in the way.
+    running.lane.seen = None
+    assert running.settler.begun_again.wait(WITHIN_S)
+
+
 def test_who_has_given_the_lane_up_stands_by_and_tries_nothing_more_of_that_channel(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
