@@ -175,11 +175,11 @@ class Mover:
         return self._target.admin.set_move(there, None, self._clock(), act, of=lease)
 
     def finished(self, moved: LaneMove) -> MovedLane:
-        """What an earlier run has done. Raises MoveRefused where that was a move to a third database."""
+        """What an earlier run has done. Raises MoveRefused where that was a move to a third database, or the other one
+        has not all of the lane any more."""
         if moved.other != self._target.name:
             raise MoveRefused(moved.words)
-        lease = self._source.admin.state().lease
-        return self._moved(0 if lease is None else lease.sequence, None)
+        return self._moved(left_whole(self._source, self._target).sequence, None)
 
     def cancel(self, act: OperatorAct | None = None) -> bool:
         """Call the move off, and remove the copy; False: there is none. Raises MoveRefused once the lane has moved, and

@@ -275,6 +275,17 @@ class TestMoveOfFiles(MoveContract):
         assert waiting.move is not None
         assert waiting.move.step == "receiving"
 
+    def test_nor_is_one_of_before_the_move(self, moving: MovingLane) -> None:
+        """It says nothing of a move, as the database in which the lane goes on."""
+        moving.work(5)
+        left_at = moving.move().sequence
+        engine = sql_engine(moving.urls["there"])
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE lane_lease SET sequence = 0, epoch = 0, holder = ''"))
+        engine.dispose()
+        with pytest.raises(MoveRefused, match=f"at sequence {left_at}, .* up to 0 only"):
+            moving.move()
+
     def test_an_older_copy_of_the_lane_s_database_empties_no_newer_one(
         self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch
     ) -> None:
