@@ -126,8 +126,10 @@ class BrokeredWrites(ABC):
 
     @property
     def problem(self) -> str | None:
-        if not (self._publishing_by.is_healthy and self._replies.connected.is_set()):
+        if not self._publishing_by.is_healthy:
             return self._publishing_by.problem
+        if not self._replies.connected.is_set():
+            return self._replies.problem
         return None if self._late is None else "the broker does not answer"
 
     @property

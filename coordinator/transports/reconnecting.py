@@ -5,7 +5,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import structlog
 
@@ -20,6 +20,8 @@ LOST_LINE_S = 1.0
 STEADY_S = 5.0
 """A connection that is lost sooner was of no use: its broker takes it, and refuses what it is for."""
 
+NOT_CONNECTED: Final = "the broker is not connected"
+"""For anybody."""
 _REASONS_MAX = 10
 
 log = structlog.get_logger("broker")
@@ -27,6 +29,18 @@ log = structlog.get_logger("broker")
 
 class HandedOver(BrokerUnavailable):
     """A consumer has ended its connection, so that another one gets its lane: nothing is wrong with the broker."""
+
+
+class BrokerRefuses(ConfigurationError):
+    """The broker runs, and refuses the account of this process, or a right of it. `words` say it for anybody."""
+
+    def __init__(self, message: str, what: str = "a right of this process's account") -> None:
+        super().__init__(message)
+        self.words = f"the broker refuses {what}"
+
+    @classmethod
+    def the_account(cls, message: str) -> "BrokerRefuses":
+        return cls(message, "this process's account")
 
 
 class Reconnecting:
@@ -60,6 +74,11 @@ class Reconnecting:
         """How the last attempt ended."""
         self.reason = "it has not been connected yet"
         """Why it is not connected, while it is not."""
+
+    @property
+    def problem(self) -> str:
+        """Why it is not connected, while it is not, in words for anybody."""
+        return self.ended.words if isinstance(self.ended, BrokerRefuses) else NOT_CONNECTED
 
     async def run(self, attempt: Callable[[], Awaitable[BrokerUnavailable]]) -> NoReturn:
         """Attempt for ever. An attempt calls `is_up` when it is connected, and returns why that ended.

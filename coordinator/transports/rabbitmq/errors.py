@@ -11,6 +11,7 @@ from coordinator.runtime.settings import broker_setting
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.rabbitmq.driver_arguments import broker_address
 from coordinator.transports.rabbitmq.pika_connection import ANSWERED_WITH_TLS
+from coordinator.transports.reconnecting import BrokerRefuses
 
 ACCESS_REFUSED: Final = 403
 NOT_FOUND: Final = 404
@@ -88,7 +89,7 @@ def refused(parameters: pika.ConnectionParameters, error: ChannelClosedByBroker,
         remedy = "rabbitmqctl set_permissions gives it"
         if name.startswith(_OUTCOMES):
             remedy += f"; {_OTHER_NAME}"
-        return ConfigurationError(
+        return BrokerRefuses(
             f"{broker_setting()}: user {parameters.credentials.username!r} needs the right to {right} {what} in vhost "
             f"{parameters.virtual_host!r} ({where} said: {text}); {remedy}"
         )
@@ -106,14 +107,15 @@ def not_connected(  # noqa: PLR0911  # one return for each kind
     if isinstance(cause, ConnectionClosedByBroker):
         code, text = cause.reply_code, str(cause.reply_text)
         if code == ACCESS_REFUSED:
-            return ConfigurationError(
+            return BrokerRefuses.the_account(
                 f"{broker_setting()}: {where} refuses user {parameters.credentials.username!r} with this password: "
                 f"{text}"
             )
         if code == NOT_ALLOWED and "limit" not in text:
-            return ConfigurationError(
+            return BrokerRefuses(
                 f"{broker_setting()}: {where} refuses user {parameters.credentials.username!r} in vhost "
-                f"{parameters.virtual_host!r}: {text}"
+                f"{parameters.virtual_host!r}: {text}",
+                "this process's account in its vhost",
             )
         return ClosedByBroker(f"{where} refuses the connection: {text} ({code})", code, text)
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):

@@ -122,7 +122,7 @@ class Publisher:
     @property
     def problem(self) -> str:
         """Why it is not ready, in words for anybody."""
-        return f"the broker {_TAKES_NOTHING}" if self.is_blocked else "the broker is not connected"
+        return f"the broker {_TAKES_NOTHING}" if self.is_blocked else self._reconnecting.problem
 
     @property
     def unready_reason(self) -> str:

@@ -21,6 +21,7 @@ from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import BrokerSettings, broker_setting
 from coordinator.runtime.tls_look import Greeting, refusal_in, tls_problem
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.transports.reconnecting import BrokerRefuses
 from coordinator.transports.redis.driver_arguments import RedisAddress, redis_address
 from coordinator.transports.redis.durability import check_durable
 from coordinator.transports.redis.scripts import ALL, Script
@@ -220,10 +221,12 @@ def translated(error: redis.RedisError, where: str) -> Exception:
     text = str(error)
     if text.startswith(_NO_SUCH_DATABASE):
         return ConfigurationError(f"{broker_setting('BROKER_URL')}: {where} has no database of this number: {text}")
-    if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
-        return ConfigurationError(
-            f"{broker_setting('BROKER_URL')}: {where} refuses this user, or a right that it needs: {text}"
+    if isinstance(error, redis.AuthenticationError):
+        return BrokerRefuses.the_account(
+            f"{broker_setting('BROKER_URL')}: {where} refuses this user, or its password: {text}"
         )
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return BrokerRefuses(f"{broker_setting('BROKER_URL')}: {where} refuses a right that this user needs: {text}")
     return BrokerUnavailable(f"{where}: {text}")
 
 

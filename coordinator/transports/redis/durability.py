@@ -21,6 +21,7 @@ import redis
 
 from coordinator.runtime.settings import broker_setting
 from coordinator.service.errors import ConfigurationError
+from coordinator.transports.reconnecting import BrokerRefuses
 from coordinator.transports.redis.driver_arguments import ALLOWS_UNSYNCED
 
 _ASKED: Final = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
@@ -40,7 +41,9 @@ async def check_durable(call: Callable[..., Awaitable[Any]], about: Mapping[str,
     except redis.ResponseError as error:
         if allows:
             return False
-        raise _refused(f"it does not say how it keeps its data ({error})") from None
+        refusal = _refused(f"it does not say how it keeps its data ({error})")
+        is_of_right = isinstance(error, redis.exceptions.NoPermissionError)
+        raise (BrokerRefuses(str(refusal)) if is_of_right else refusal) from None
     found = {_text(answer[0]): _text(answer[1]) for answer in answers if answer}
     if allows:
         return False

@@ -36,11 +36,10 @@ from coordinator.transports.redis.scripts import (
     RUNS_MAX,
     UNUSABLE,
 )
+from coordinator.transports.redis.unable import Unable, is_without_memory
 
 REFUSED_DELAY_S: Final = 0.05
 """Pause before a message that a full queue refused is sent again."""
-_MEMORY_AGAIN_S: Final = 1.0
-"""How often a Redis without memory is asked whether it has some again."""
 _SYNC_MS: Final = 5_000
 log = structlog.get_logger("broker")
 
@@ -84,7 +83,8 @@ class RedisPublisher:
 
     def __init__(self, settings: BrokerSettings, name: str) -> None:
         # A malformed address ends the process, whether or not Redis can be reached.
-        self._where = str(redis_address(settings))
+        address = redis_address(settings)
+        self._where = str(address)
         self._settings = settings
         self._name = name
         self._reconnecting = Reconnecting(name, settings)
@@ -98,8 +98,7 @@ class RedisPublisher:
         self._places: dict[str, RunPlace] = {}
         self._streams: dict[str, str] = {}
         """Of each target to which something was confirmed, the stream."""
-        self._has_no_memory = False
-        """The connection's Redis has refused a message for that, and has had no memory since."""
+        self._unable = Unable(self._where, address.arguments["username"] or "default")
         self._task: asyncio.Task[NoReturn] | None = None
 
     @property
@@ -113,7 +112,7 @@ class RedisPublisher:
 
     @property
     def is_healthy(self) -> bool:
-        return self.is_ready and not self._has_no_memory
+        return self.is_ready and not self._unable
 
     @property
     def late(self) -> Late | None:
@@ -131,13 +130,13 @@ class RedisPublisher:
     @property
     def problem(self) -> str:
         """Why it is not ready, in words for anybody."""
-        return "the broker has no memory left" if self._has_no_memory else "the broker is not connected"
+        return self._unable.words if self._unable else self._reconnecting.problem
 
     @property
     def unready_reason(self) -> str:
         """Why it is not ready, naming Redis's host and port."""
-        if self._has_no_memory:
-            return f"Redis at {self._where} takes no messages: it has no memory left (maxmemory)"
+        if self._unable:
+            return self._unable.reason
         return f"nothing can be published to Redis at {self._where}: {self._reconnecting.reason}"
 
     def start(self) -> "asyncio.Task[NoReturn]":
@@ -200,7 +199,8 @@ class RedisPublisher:
             self._reconnecting.is_up()
             return await asyncio.shield(connection.lost)
         finally:
-            self._connection, self._has_no_memory = None, False
+            self._connection = None
+            self._unable.end()
             await connection.close()
 
     def _send(self, connection: RedisConnection, adding: _Adding) -> None:
@@ -277,31 +277,10 @@ class RedisPublisher:
             why = f"this message cannot be published to {adding.target!r}: {error}"
             _fail(adding.future, InvalidCommand(why, code="message_refused"))
             return
-        if _is_without_memory(error) and not self._has_no_memory:
-            self._has_no_memory = True
-            self._ask_for_memory_later(connection, adding.stream)
+        self._unable.note(connection, adding.target, adding.stream, error)
         self._refuse(adding, _meaning(error, adding.stream))
         if isinstance(error, redis.exceptions.NoScriptError | redis.exceptions.ReadOnlyError):
             connection.end_because(BrokerUnavailable(f"Redis at {self._where}: {error}"))
-
-    def _ask_for_memory_later(self, connection: RedisConnection, stream: str) -> None:
-        asyncio.get_running_loop().call_later(_MEMORY_AGAIN_S, self._ask_for_memory, connection, stream)
-
-    def _ask_for_memory(self, connection: RedisConnection, stream: str) -> None:
-        """See whether Redis would take an entry: it refuses one of this id anyway, but for want of memory first."""
-        if connection is not self._connection:
-            return
-        answer = connection.call("XADD", stream, "NOMKSTREAM", "0-0", "head", "")
-        answer.add_done_callback(lambda done: self._on_memory(connection, stream, done))
-
-    def _on_memory(self, connection: RedisConnection, stream: str, answer: "asyncio.Future[Any]") -> None:
-        if answer.cancelled() or connection is not self._connection:
-            return
-        error = answer.exception()
-        if error is not None and _is_without_memory(error):
-            self._ask_for_memory_later(connection, stream)
-        else:
-            self._has_no_memory = False
 
     def _sync(self, connection: RedisConnection) -> None:
         """Have Redis say when it has synced what was added so far."""
@@ -358,15 +337,11 @@ class RedisPublisher:
 
 def _meaning(error: BaseException, stream: str) -> Exception:
     text = str(error)
-    if _is_without_memory(error):
+    if is_without_memory(error):
         return Overloaded(f"Redis has no memory left: {text}")
     if "WRONGTYPE" in text:
         return BrokerUnavailable(f"the key {stream!r} of Redis is no stream: remove it")
     return BrokerUnavailable(f"Redis takes nothing: {text}")
-
-
-def _is_without_memory(error: BaseException) -> bool:
-    return isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith("OOM")
 
 
 def _fail(future: "asyncio.Future[None]", error: Exception) -> None:

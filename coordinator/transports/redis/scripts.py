@@ -122,6 +122,7 @@ local bytes = tonumber(found[3] or '0') + #ARGV[4] + #ARGV[5] + tonumber(ARGV[3]
 if bytes > tonumber(ARGV[2]) then return -2 end
 local number = tonumber(found[2]) + 1
 local id = string.format('%.0f-0', number)
+redis.call('HSET', KEYS[2], 'run', ARGV[1])
 local added = redis.pcall('XADD', KEYS[1], id, 'head', ARGV[4], 'body', ARGV[5])
 if type(added) == 'table' and added.err then
   if not string.find(added.err, 'equal or smaller', 1, true) then return added end
@@ -137,7 +138,8 @@ return number
     adds=True,
 )
 """(stream, counter; run, bytes that the streams may have, what an entry has beside its fields, head, body, the highest
-number) -> its number, or why it was not added. An error of Redis's is returned as it is."""
+number) -> its number, or why it was not added. An error of Redis's is returned as it is, and nothing is added then: a
+user who may not write to the counter is refused before."""
 
 TAKE: Final = script(
     """

@@ -1,0 +1,104 @@
+"""Why a Redis that is connected takes no messages: it has no memory left, or refuses a right. It is asked until it
+does again, since nobody may send a message meanwhile."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import redis
+
+from coordinator.transports.reconnecting import BrokerRefuses
+from coordinator.transports.redis.connection import RedisConnection
+from coordinator.transports.redis.keys import counter_key
+from coordinator.transports.redis.scripts import ADD
+
+_AGAIN_S: Final = 1.0
+"""How often it is asked."""
+_LACKS_RIGHT: Final = re.compile("no permissions|ACL failure|user executing the script", re.IGNORECASE)
+"""In a script that is no NOPERM, but a text that depends on the version."""
+
+
+class Unable:
+    """Used within one event loop, by one publisher. `where` is Redis's host and port."""
+
+    def __init__(self, where: str, user: str) -> None:
+        self._where = where
+        self._user = user
+        self._connection: RedisConnection | None = None
+        self._words = ""
+        self._reason = ""
+
+    def __bool__(self) -> bool:
+        return self._connection is not None
+
+    @property
+    def words(self) -> str:
+        """Why, in words for anybody."""
+        return self._words
+
+    @property
+    def reason(self) -> str:
+        """Why, naming Redis's host and port."""
+        return self._reason
+
+    def end(self) -> None:
+        """It takes messages again, or is not connected any more."""
+        self._connection = None
+
+    def note(self, connection: RedisConnection, target: str, stream: str, error: BaseException) -> None:
+        """Redis has refused a message to this stream."""
+        if self._connection is not None:
+            return
+        if is_without_memory(error):
+            self._words = "the broker has no memory left"
+            self._reason = f"Redis at {self._where} takes no messages: it has no memory left (maxmemory)"
+            # It refuses one of this id anyway, but for want of memory first.
+            asked: Sequence[Sequence[str]] = [("XADD", stream, "NOMKSTREAM", "0-0", "head", "")]
+        elif _LACKS_RIGHT.search(str(error)):
+            self._words = BrokerRefuses("").words
+            self._reason = f"Redis at {self._where} takes no messages: it refuses a right to user {self._user}: {error}"
+            asked = [("ACL", "DRYRUN", self._user, *words) for words in _of_adding(stream, counter_key(target))]
+        else:
+            return
+        self._connection = connection
+        self._ask_later(connection, asked)
+
+    def _ask_later(self, connection: RedisConnection, asked: Sequence[Sequence[str]]) -> None:
+        asyncio.get_running_loop().call_later(_AGAIN_S, self._ask, connection, asked)
+
+    def _ask(self, connection: RedisConnection, asked: Sequence[Sequence[str]]) -> None:
+        if connection is self._connection:
+            answers = asyncio.gather(*(connection.call(*words) for words in asked), return_exceptions=True)
+            answers.add_done_callback(lambda done: self._on_answers(connection, asked, done))
+
+    def _on_answers(
+        self, connection: RedisConnection, asked: Sequence[Sequence[str]], done: "asyncio.Future[list[Any]]"
+    ) -> None:
+        if done.cancelled() or connection is not self._connection:
+            return
+        if any(map(_is_refusal, done.result())):
+            self._ask_later(connection, asked)
+        else:
+            self.end()
+
+
+def is_without_memory(error: BaseException) -> bool:
+    return isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith("OOM")
+
+
+def _of_adding(stream: str, counter: str) -> Sequence[Sequence[str]]:
+    """What `ADD` does."""
+    return (
+        ("EVALSHA", ADD.sha, "2", stream, counter),
+        ("HMGET", counter, "run"),
+        ("HSET", counter, "last", "1"),
+        ("XADD", stream, "*", "head", ""),
+    )
+
+
+def _is_refusal(answer: Any) -> bool:
+    """Whether it is still so. Where a user may not ask for his rights, the next message shows it."""
+    if isinstance(answer, BaseException):
+        return is_without_memory(answer)
+    return bytes(answer) != b"OK"
