@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
@@ -73,8 +73,10 @@ def connected(settings: BrokerSettings) -> Iterator[Broker]:
     except AMQPError as error:
         raise BrokerUnavailable(f"RabbitMQ: {_reason(error)}") from error
     finally:
-        if connection.is_open:
-            connection.close()
+        # What ends the command may have broken off a call, and then RabbitMQ refuses a proper end, too.
+        with suppress(AMQPError):
+            if connection.is_open:
+                connection.close()
 
 
 def _connect(settings: BrokerSettings) -> BlockingConnection:

@@ -155,9 +155,15 @@ def now() -> datetime:
 
 
 def quiet() -> None:
-    """Log nothing: the error that ends the command says in one line what attempts to connect would log."""
+    """Log nothing: the error that ends the command says in one line what attempts to connect would log.
+
+    That goes for drivers, too, of which some write a traceback where a signal ends the command in the midst of a call.
+    """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger("pika").setLevel(logging.CRITICAL)
+    if not logging.getLogger().handlers:
+        # Without any handler Python writes warnings and errors to standard error.
+        logging.getLogger().addHandler(logging.NullHandler())
 
 
 def as_user() -> str:

@@ -11,8 +11,11 @@ import time
 from typing import Final
 
 import pytest
+from pika.exceptions import ConnectionClosedByBroker
 
+from coordinator.operate import broker_connection
 from coordinator.operate.repeating import until_interrupted
+from coordinator.runtime.settings import BrokerSettings
 from write_coordinator_start import Stopped
 
 BEGIN: Final = "import atexit, os, signal, sys, threading\n"
@@ -102,3 +105,30 @@ def test_who_has_a_signal_ignored_has_it_so(number: str) -> None:
     ignoring = f"signal.signal(signal.{number}, signal.SIG_IGN)\n"
     status, said, errors = ended(ignoring + IMPORTING.format(name="click", number=number))
     assert (status, said[:1], errors) == (0, "{", "")
+
+
+def test_what_drivers_log_of_an_interrupted_call_is_not_said() -> None:
+    logging_it = (
+        "from coordinator.operate.output import quiet\n"
+        "import logging\n"
+        "quiet()\n"
+        "logging.getLogger('sqlalchemy.pool').error('Exception closing connection', exc_info=KeyboardInterrupt())\n"
+        "logging.getLogger('psycopg').warning('error ignored in rollback')\n"
+    )
+    status, said, errors = ended(logging_it)
+    assert (status, said[:1], errors) == (0, "{", "")
+
+
+def test_a_broker_that_refuses_the_end_of_a_broken_call_takes_no_signals_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        is_open = True
+
+        def __init__(self, _: object) -> None:
+            pass
+
+        def close(self) -> None:
+            raise ConnectionClosedByBroker(504, "CHANNEL_ERROR - expected 'channel.open'")
+
+    monkeypatch.setattr(broker_connection, "BlockingConnection", Broken)
+    with pytest.raises(Stopped), broker_connection.connected(BrokerSettings(url="amqp://a:a@127.0.0.1:1/")):
+        raise Stopped(signal.SIGTERM)
