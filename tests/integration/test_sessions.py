@@ -1,6 +1,7 @@
 """Whatever a server, a database, a role or the environment sets for a session: values come back exactly, and a database
 that cannot keep them is refused in words."""
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -128,6 +129,18 @@ class TestPlantedPostgresql(_OnServer):
             each: value for each, value in postgresql_session.READING.items() if each != "DateStyle"
         }
         assert gateway["client_encoding"] == "UTF8"
+
+
+def test_a_limit_of_idle_sessions_ends_no_lane_and_operators_connect_again(databases: FreshDatabases) -> None:
+    url = planted(databases, {"idle_session_timeout": "100"})
+    migrate(VALUES, DatabaseSettings(database_url=url))
+    store: Any = open_store(url, VALUES)
+    with closing(store), closing(kind_of(parse_address(url)).open_admin(parse_address(url), VALUES.name)) as operators:
+        assert store.first_row("SELECT 1")[0] in (1, "1")
+        assert operators.sequence() == 0
+        time.sleep(0.5)
+        assert store.first_row("SELECT 2")[0] in (2, "2")
+        assert operators.sequence() == 0
 
 
 @pytest.fixture(scope="module")

@@ -66,11 +66,15 @@ def _set_up(is_local: str) -> str:
     return f"{KEEP_COMMITS.format(is_local=is_local)}, {_set(WRITING, is_local)}"
 
 
-SET_UP: Final = f"SELECT {_set_up('false')}".encode()
+# It would end a session between two commands, which look like an outage then. PostgreSQL has it since 14.
+_HOWEVER_IDLE: Final = """CASE WHEN current_setting('idle_session_timeout', true) IS NOT NULL
+    THEN set_config('idle_session_timeout', '0', false) END"""
+
+SET_UP: Final = f"SELECT {_set_up('false')}, {_HOWEVER_IDLE}".encode()
 """Sets a session up which migrates, or does what an operator's command does."""
 SET_UP_TRANSACTION: Final = f"SELECT {_set_up('true')}"
 """Does the same for one transaction, whose session may be another client's next."""
-SET_UP_LANE: Final = f"SELECT {_ROW_SECURITY}, {_set_up('false')}".encode()
+SET_UP_LANE: Final = f"SELECT {_ROW_SECURITY}, {_set_up('false')}, {_HOWEVER_IDLE}".encode()
 """Sets a lane's session up. Its first column is `row_security`."""
 MEET_POLICIES: Final = b"SET row_security = on"
 """Lets a lane's session meet policies, such as one for the role of a trigger's function."""

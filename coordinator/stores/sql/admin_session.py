@@ -265,6 +265,8 @@ def _open(dialect: Dialect, address: Address, silence_s: float | None) -> Engine
         lock_timeout_s=LOCK_TIMEOUT_S,
         silence_s=silence_s,
         pool_size=1,
+        # Others may have ended it while it was idle: a limit of the server's, its restart, a firewall.
+        pool_pre_ping=True,
         **isolation,
     )
 
