@@ -13,12 +13,16 @@ from coordinator.dev.servers.server_set import ServerSet
 from coordinator.registry import Registry
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending
+from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.definitions import rights_of
 from coordinator.transports.rabbitmq.rights import broker_accounts
 from coordinator.transports.rabbitmq.writes import RabbitWrites
-from coordinator.transports.redis.keys import commands_key
+from coordinator.transports.redis.connection import RedisConnection
+from coordinator.transports.redis.effects.scripts import RETURN
+from coordinator.transports.redis.keys import commands_key, counter_key, later_key, system_stream_key
 from coordinator.transports.redis.rights import redis_accounts
+from coordinator.transports.redis.scripts import ADOPT, GREET, NUMBER_MAX, RUNS_MAX
 from coordinator.transports.redis.writes import RedisWrites
 from gateways.app import APP
 from tests.support.accounts import as_account
@@ -142,6 +146,48 @@ async def test_what_a_connection_needs_is_missed_once_redis_ends_it(
         await until(writes, problem)
         gateway.give_all()
         await until(writes, None)
+
+
+async def test_effects_that_are_due_are_not_added_again_and_again_where_they_cannot_be_taken_out(
+    redis_broker: RedisBroker,
+) -> None:
+    key = effects_key("payments")
+    stream, later, counter = system_stream_key(key), later_key("payments"), counter_key(key)
+    with redis.Redis.from_url(redis_broker.url) as admin:
+        connection = await RedisConnection.open(BrokerSettings(url=redis_broker.url), "administrator")
+        keys = (counter, stream)
+        await connection.run_script(GREET, keys, connection.run, 1, NUMBER_MAX, RUNS_MAX)
+        run = connection.run
+        await connection.close()
+        sha = admin.script_load(RETURN.text)
+        admin.zadd(later, {b"{}\n{}": 1})
+        before = admin.xlen(stream)
+        for lost in ("-zrem", "-hset", "-xadd"):
+            admin.execute_command("ACL", "SETUSER", "payments_effects", lost)  # type: ignore[no-untyped-call]
+            with redis.Redis.from_url(redis_broker.url_of("payments_effects")) as worker:
+                for _ in range(2):
+                    with pytest.raises(redis.ResponseError):
+                        worker.evalsha(sha, 3, later, stream, counter, run, 10, NUMBER_MAX)
+            admin.execute_command("ACL", "SETUSER", "payments_effects", lost.replace("-", "+"))  # type: ignore[no-untyped-call]
+            assert (admin.xlen(stream), admin.zcard(later)) == (before, 1), lost
+        admin.delete(later)
+
+
+async def test_a_lane_that_may_not_add_takes_no_entry_out_to_give_it_a_number(redis_broker: RedisBroker) -> None:
+    streams = commands_key(LANE, is_system=False), commands_key(LANE, is_system=True)
+    with redis.Redis.from_url(redis_broker.url) as admin:
+        await made_queue(BrokerSettings(url=redis_broker.url), LANE)
+        admin.xadd(streams[0], {"head": "{}", "body": "{}"}, id=f"{NUMBER_MAX + 7}-0")
+        admin.execute_command("ACL", "SETUSER", "users_lane", "-xadd")  # type: ignore[no-untyped-call]
+        sha, before = admin.script_load(ADOPT.text), admin.xlen(streams[0])
+        with redis.Redis.from_url(redis_broker.url_of("users_lane")) as lane, pytest.raises(redis.ResponseError):
+            lane.evalsha(sha, 3, counter_key(LANE), *streams, NUMBER_MAX, 0)
+        assert admin.xlen(streams[0]) == before
+        admin.execute_command("ACL", "SETUSER", "users_lane", "+xadd")  # type: ignore[no-untyped-call]
+        with redis.Redis.from_url(redis_broker.url_of("users_lane")) as lane:
+            lane.evalsha(sha, 3, counter_key(LANE), *streams, NUMBER_MAX, 0)
+        assert admin.xlen(streams[0]) == before
+        admin.delete(*streams, counter_key(LANE))
 
 
 async def test_so_it_is_on_rabbitmq(

@@ -4,6 +4,7 @@ Redis answers in the order of the calls. So a connection is a queue of futures, 
 """
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ from coordinator.transports.redis.scripts import ALL, Script
 _NO_SUCH_DATABASE: Final = ("DB index is out of range", "invalid DB index")
 """Redis's answer to the number of a database that it has not."""
 _GREETING: Final = Greeting(b"PING\r\n", lambda answer: answer.startswith((b"+PONG", b"-NOAUTH", b"-DENIED")))
+_LACKS_RIGHT: Final = re.compile("no permissions|ACL failure|user executing the script", re.IGNORECASE)
+"""In a script that is no NOPERM, but a text that depends on the version."""
 _ASK_EVERY_S: Final = 0.5
 """How often a connection on which nothing happens is asked whether it lives."""
 
@@ -216,6 +219,11 @@ class RedisConnection:
         return BrokerUnavailable(f"the connection to {self._where} was lost: {type(error).__name__}: {error}")
 
 
+def lacks_right(error: BaseException) -> bool:
+    """Whether Redis refuses it for want of a right of this user."""
+    return _LACKS_RIGHT.search(str(error)) is not None
+
+
 def translated(error: redis.RedisError, where: str) -> Exception:
     """A ConfigurationError if another attempt would end in the same way, and else BrokerUnavailable."""
     text = str(error)
@@ -225,7 +233,7 @@ def translated(error: redis.RedisError, where: str) -> Exception:
         return BrokerRefuses.the_account(
             f"{broker_setting('BROKER_URL')}: {where} refuses this user, or its password: {text}"
         )
-    if isinstance(error, redis.exceptions.NoPermissionError):
+    if lacks_right(error):
         return BrokerRefuses(f"{broker_setting('BROKER_URL')}: {where} refuses a right that this user needs: {text}")
     return BrokerUnavailable(f"{where}: {text}")
 

@@ -213,6 +213,8 @@ return 1
 ADOPT: Final = script(
     f"""{LAST_ID}{NOTE_JUMP}"""
     """
+local may = redis.pcall('XADD', KEYS[2], 'NOMKSTREAM', '0-0', 'head', '')
+if type(may) == 'table' and may.err and not string.find(may.err, '0-0', 1, true) then return may end
 local counted = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
 local last = math.max(counted, tonumber(ARGV[2]))
 local from = math.max(tonumber(ARGV[1]), last + 1)
@@ -255,6 +257,7 @@ return last
 """(counter, its streams; the highest number, up to which number entries were delivered) -> the last number, once
 foreign entries with higher ids have one, and the streams have forgotten the ids. Where nothing waits, it takes no room.
 
-From Redis 7.2 on a stream takes no id below one that was deleted: it is written anew then."""
+From Redis 7.2 on a stream takes no id below one that was deleted: it is written anew then. A user who may not add is
+refused before anything is taken out."""
 
 ALL: Final = (GREET, ADD, TAKE, RENEW, RELEASE, SETTLE, KEEP, ADOPT)

@@ -2,21 +2,18 @@
 does again, since nobody may send a message meanwhile."""
 
 import asyncio
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 import redis
 
 from coordinator.transports.reconnecting import BrokerRefuses
-from coordinator.transports.redis.connection import RedisConnection
+from coordinator.transports.redis.connection import RedisConnection, lacks_right
 from coordinator.transports.redis.keys import counter_key
 from coordinator.transports.redis.scripts import ADD
 
 _AGAIN_S: Final = 1.0
 """How often it is asked."""
-_LACKS_RIGHT: Final = re.compile("no permissions|ACL failure|user executing the script", re.IGNORECASE)
-"""In a script that is no NOPERM, but a text that depends on the version."""
 
 
 class Unable:
@@ -55,7 +52,7 @@ class Unable:
             self._reason = f"Redis at {self._where} takes no messages: it has no memory left (maxmemory)"
             # It refuses one of this id anyway, but for want of memory first.
             asked: Sequence[Sequence[str]] = [("XADD", stream, "NOMKSTREAM", "0-0", "head", "")]
-        elif _LACKS_RIGHT.search(str(error)):
+        elif lacks_right(error):
             self._words = BrokerRefuses("").words
             self._reason = f"Redis at {self._where} takes no messages: it refuses a right to user {self._user}: {error}"
             asked = [("ACL", "DRYRUN", self._user, *words) for words in _of_adding(stream, counter_key(target))]

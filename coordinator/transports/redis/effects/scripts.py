@@ -108,6 +108,8 @@ if #due == 0 then
   end
   return 0
 end
+redis.call('ZREM', KEYS[1], '')
+redis.call('HSET', KEYS[3], 'run', ARGV[1])
 for _, effect in ipairs(due) do
   local at = string.find(effect, '\\n', 1, true) or #effect + 1
   last = last + 1
@@ -121,6 +123,7 @@ return #due
 )
 """(later, stream, counter; run, how many, the highest number) -> how many were due, and are in the stream again; -1: it
 is to be prepared again. The stream is removed once a foreign entry has left an id that no number follows. Where nothing
-waits, it takes no room."""
+waits, it takes no room. A user who may not take them out is refused before any is added: each call would
+add it again."""
 
 ALL_OF_EFFECTS: Final = (PREPARE, SAY_ALIVE, DONE, CLAIM, PUT_BACK, RETURN)
