@@ -27,7 +27,7 @@ from coordinator.transports.redis.writes import RedisWrites
 from gateways.app import APP
 from tests.support.accounts import as_account
 from tests.support.rabbitmqctl import Rights, close_connections, delete_users, evaluate, set_users
-from tests.support.redis_transport import made_queue
+from tests.support.redis_transport import RedisConsuming, made_queue
 from tests.support.servers import Environment
 from tests.support.system import wait_until
 from tests.support.transport_contract import command
@@ -163,12 +163,12 @@ async def test_effects_that_are_due_are_not_added_again_and_again_where_they_can
         admin.zadd(later, {b"{}\n{}": 1})
         before = admin.xlen(stream)
         for lost in ("-zrem", "-hset", "-xadd"):
-            admin.execute_command("ACL", "SETUSER", "payments_effects", lost)  # type: ignore[no-untyped-call]
+            admin.execute_command("ACL", "SETUSER", "payments_effects", lost)
             with redis.Redis.from_url(redis_broker.url_of("payments_effects")) as worker:
                 for _ in range(2):
                     with pytest.raises(redis.ResponseError):
                         worker.evalsha(sha, 3, later, stream, counter, run, 10, NUMBER_MAX)
-            admin.execute_command("ACL", "SETUSER", "payments_effects", lost.replace("-", "+"))  # type: ignore[no-untyped-call]
+            admin.execute_command("ACL", "SETUSER", "payments_effects", lost.replace("-", "+"))
             assert (admin.xlen(stream), admin.zcard(later)) == (before, 1), lost
         admin.delete(later)
 
@@ -178,16 +178,46 @@ async def test_a_lane_that_may_not_add_takes_no_entry_out_to_give_it_a_number(re
     with redis.Redis.from_url(redis_broker.url) as admin:
         await made_queue(BrokerSettings(url=redis_broker.url), LANE)
         admin.xadd(streams[0], {"head": "{}", "body": "{}"}, id=f"{NUMBER_MAX + 7}-0")
-        admin.execute_command("ACL", "SETUSER", "users_lane", "-xadd")  # type: ignore[no-untyped-call]
+        admin.execute_command("ACL", "SETUSER", "users_lane", "-xadd")
         sha, before = admin.script_load(ADOPT.text), admin.xlen(streams[0])
         with redis.Redis.from_url(redis_broker.url_of("users_lane")) as lane, pytest.raises(redis.ResponseError):
             lane.evalsha(sha, 3, counter_key(LANE), *streams, NUMBER_MAX, 0)
         assert admin.xlen(streams[0]) == before
-        admin.execute_command("ACL", "SETUSER", "users_lane", "+xadd")  # type: ignore[no-untyped-call]
+        admin.execute_command("ACL", "SETUSER", "users_lane", "+xadd")
         with redis.Redis.from_url(redis_broker.url_of("users_lane")) as lane:
             lane.evalsha(sha, 3, counter_key(LANE), *streams, NUMBER_MAX, 0)
         assert admin.xlen(streams[0]) == before
         admin.delete(*streams, counter_key(LANE))
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"), [("xdel", "to take out what is settled"), ("publish", "sends no outcomes: it refuses a right")]
+)
+async def test_a_lane_says_that_it_may_not_take_out_what_is_settled_or_send_outcomes(
+    redis_broker: RedisBroker, lost: str, words: str
+) -> None:
+    gateway = OnRedis(redis_broker)
+    with redis.Redis.from_url(redis_broker.url) as admin:
+        async with gateway.writes() as writes:
+            lane = RedisConsuming(LANE, BrokerSettings(url=redis_broker.url_of("users_lane")))
+            try:
+                await lane.until_consuming()
+                with pytest.raises(CommandPending):
+                    await writes.issue(LANE, command(1), None)
+                taken = await lane.take(1)
+                admin.execute_command("ACL", "SETUSER", "users_lane", f"-{lost}")
+                await lane.settle(taken)
+                await asyncio.to_thread(
+                    wait_until, lambda: words in (lane.consumer.unready_reason or ""), words, None, WITHIN_S
+                )
+                admin.execute_command("ACL", "SETUSER", "users_lane", f"+{lost}")
+                await asyncio.to_thread(
+                    wait_until, lambda: lane.consumer.unready_reason is None, "it is ready", None, WITHIN_S
+                )
+                assert gateway.waiting() == 0
+            finally:
+                admin.execute_command("ACL", "SETUSER", "users_lane", f"+{lost}")
+                await asyncio.to_thread(lane.consumer.stop, 5.0)
 
 
 async def test_so_it_is_on_rabbitmq(

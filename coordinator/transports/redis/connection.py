@@ -221,7 +221,7 @@ class RedisConnection:
 
 def lacks_right(error: BaseException) -> bool:
     """Whether Redis refuses it for want of a right of this user."""
-    return _LACKS_RIGHT.search(str(error)) is not None
+    return isinstance(error, redis.ResponseError) and _LACKS_RIGHT.search(str(error)) is not None
 
 
 def translated(error: redis.RedisError, where: str) -> Exception:

@@ -102,7 +102,8 @@ class RedisLane(ConsumerThread):
             return self._reconnecting.reason
         if not self._publisher.is_healthy:
             return self._publisher.unready_reason
-        return self._outcomes.unready_reason
+        window = self._window
+        return self._outcomes.unready_reason if window is None or window.refusal is None else window.refusal
 
     @property
     def late(self) -> Late | None:

@@ -18,6 +18,7 @@ from coordinator.transports.outcome_packs import messages_of
 from coordinator.transports.reconnecting import Reconnecting
 from coordinator.transports.redis.connection import RedisConnection
 from coordinator.transports.redis.keys import is_channel_of_outcomes
+from coordinator.transports.redis.unable import Unable
 
 UNSENT_BYTES_MAX: Final = 16 << 20
 """Outcomes are dropped while this many bytes wait for Redis to read them: their clients find them in the log."""
@@ -47,10 +48,13 @@ class OutcomeSender:
         self._not_sent = not_sent
         self._reconnecting = Reconnecting(name, settings)
         self._connection: RedisConnection | None = None
+        self._unable = Unable(settings, "sends no outcomes")
 
     @property
     def unready_reason(self) -> str | None:
         """Why no outcome leaves; None: they do."""
+        if self._unable:
+            return self._unable.reason
         return None if self._connection is not None else self._reconnecting.reason
 
     @property
@@ -76,11 +80,14 @@ class OutcomeSender:
                 continue
             payload = encoded_message(message.correlation_id, message.body, is_pack=message.is_pack)
             answer = connection.call("PUBLISH", reply_to, payload)
-            answer.add_done_callback(partial(self._on_answer, reply_to))
+            answer.add_done_callback(partial(self._on_answer, connection, reply_to))
 
-    def _on_answer(self, reply_to: str, answer: "asyncio.Future[Any]") -> None:
-        if answer.cancelled() or answer.exception() is not None or not answer.result():
+    def _on_answer(self, connection: RedisConnection, reply_to: str, answer: "asyncio.Future[Any]") -> None:
+        error = None if answer.cancelled() else answer.exception()
+        if answer.cancelled() or error is not None or not answer.result():
             self._not_sent.count(reply_to)
+        if error is not None and connection is self._connection:
+            self._unable.note_right(connection, [("PUBLISH", reply_to, "")], error)
 
     async def _serve(self) -> BrokerUnavailable:
         connection = await RedisConnection.open(self._settings, self._name, must_sync=False)
@@ -90,4 +97,5 @@ class OutcomeSender:
             return await asyncio.shield(connection.lost)
         finally:
             self._connection = None
+            self._unable.end()
             await connection.close()

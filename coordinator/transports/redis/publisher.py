@@ -83,8 +83,7 @@ class RedisPublisher:
 
     def __init__(self, settings: BrokerSettings, name: str) -> None:
         # A malformed address ends the process, whether or not Redis can be reached.
-        address = redis_address(settings)
-        self._where = str(address)
+        self._where = str(redis_address(settings))
         self._settings = settings
         self._name = name
         self._reconnecting = Reconnecting(name, settings)
@@ -98,7 +97,7 @@ class RedisPublisher:
         self._places: dict[str, RunPlace] = {}
         self._streams: dict[str, str] = {}
         """Of each target to which something was confirmed, the stream."""
-        self._unable = Unable(self._where, address.arguments["username"] or "default")
+        self._unable = Unable(settings, "takes no messages")
         self._task: asyncio.Task[NoReturn] | None = None
 
     @property

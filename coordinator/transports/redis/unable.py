@@ -1,5 +1,5 @@
-"""Why a Redis that is connected takes no messages: it has no memory left, or refuses a right. It is asked until it
-does again, since nobody may send a message meanwhile."""
+"""Why a Redis that is connected does not do what it is asked: it has no memory left, or refuses a right. It is asked
+until it does again, since nobody may ask for it otherwise meanwhile."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,8 +7,10 @@ from typing import Any, Final
 
 import redis
 
+from coordinator.runtime.settings import BrokerSettings
 from coordinator.transports.reconnecting import BrokerRefuses
 from coordinator.transports.redis.connection import RedisConnection, lacks_right
+from coordinator.transports.redis.driver_arguments import redis_address
 from coordinator.transports.redis.keys import counter_key
 from coordinator.transports.redis.scripts import ADD
 
@@ -17,11 +19,14 @@ _AGAIN_S: Final = 1.0
 
 
 class Unable:
-    """Used within one event loop, by one publisher. `where` is Redis's host and port."""
+    """Used within one event loop. `where` is Redis's host and port, and `what` what it does not do."""
 
-    def __init__(self, where: str, user: str) -> None:
+    def __init__(self, settings: BrokerSettings, what: str) -> None:
+        address = redis_address(settings)
+        where, user = str(address), address.arguments["username"] or "default"
         self._where = where
         self._user = user
+        self._what = what
         self._connection: RedisConnection | None = None
         self._words = ""
         self._reason = ""
@@ -49,17 +54,22 @@ class Unable:
             return
         if is_without_memory(error):
             self._words = "the broker has no memory left"
-            self._reason = f"Redis at {self._where} takes no messages: it has no memory left (maxmemory)"
+            self._reason = f"Redis at {self._where} {self._what}: it has no memory left (maxmemory)"
             # It refuses one of this id anyway, but for want of memory first.
             asked: Sequence[Sequence[str]] = [("XADD", stream, "NOMKSTREAM", "0-0", "head", "")]
-        elif lacks_right(error):
-            self._words = BrokerRefuses("").words
-            self._reason = f"Redis at {self._where} takes no messages: it refuses a right to user {self._user}: {error}"
-            asked = [("ACL", "DRYRUN", self._user, *words) for words in _of_adding(stream, counter_key(target))]
+            self._connection = connection
+            self._ask_later(connection, asked)
         else:
+            self.note_right(connection, _of_adding(stream, counter_key(target)), error)
+
+    def note_right(self, connection: RedisConnection, calls: Sequence[Sequence[str]], error: BaseException) -> None:
+        """Redis has refused one of these calls. Where that is for want of a right, it is asked again."""
+        if self._connection is not None or not lacks_right(error):
             return
+        self._words = BrokerRefuses("").words
+        self._reason = f"Redis at {self._where} {self._what}: it refuses a right to user {self._user}: {error}"
         self._connection = connection
-        self._ask_later(connection, asked)
+        self._ask_later(connection, [("ACL", "DRYRUN", self._user, *words) for words in calls])
 
     def _ask_later(self, connection: RedisConnection, asked: Sequence[Sequence[str]]) -> None:
         asyncio.get_running_loop().call_later(_AGAIN_S, self._ask, connection, asked)

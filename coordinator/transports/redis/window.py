@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from msgspec import Struct
 
-from coordinator.transports.redis.connection import RedisConnection
+from coordinator.transports.redis.connection import RedisConnection, lacks_right
 from coordinator.transports.redis.entries import StreamEntry
 from coordinator.transports.redis.keys import commands_key, counter_key, kept_key, lease_key
 from coordinator.transports.redis.scripts import SETTLE
 
+_AGAIN_S: Final = 1.0
+"""How often it is tried to take entries out where a right for it is missing."""
 WITHIN_S: Final = 0.01
 """How long a settled entry may wait for others to be taken out with."""
 SETTLED_MAX: Final = 64
@@ -64,6 +67,8 @@ class EntryWindow:
         self._timer: asyncio.TimerHandle | None = None
         self._has_room = asyncio.Event()
         self._has_room.set()
+        self.refusal: str | None = None
+        """Why nothing is taken out, where a right for it is missing."""
         self.read_up_to = read_up_to
         """The highest number that was delivered, here or by a consumer before."""
         self.counted_up_to = 0
@@ -123,7 +128,7 @@ class EntryWindow:
                 self._settled.append(found)
         if self.room > 0:
             self._has_room.set()
-        if len(self._settled) >= self._settled_max:
+        if len(self._settled) >= self._settled_max and self.refusal is None:
             self.flush()
         elif self._timer is None and self._settled:
             self._timer = asyncio.get_running_loop().call_later(WITHIN_S, self.flush)
@@ -141,9 +146,20 @@ class EntryWindow:
             answer = self._connection.run_script(
                 SETTLE, self._keys, self._token, counted, self.read_up_to, len(public), *public, *system
             )
-            answer.add_done_callback(self._on_answer)
+            answer.add_done_callback(partial(self._on_answer, some))
 
-    def _on_answer(self, answer: "asyncio.Future[int]") -> None:
-        # Of an error the next renewal of the lease says more; what stays is delivered again, and the log answers it.
-        if not answer.cancelled() and answer.exception() is None and answer.result() == 0:
-            self._on_gone()
+    def _on_answer(self, some: "list[_Unsettled]", answer: "asyncio.Future[int]") -> None:
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if error is None:
+            self.refusal = None
+            if answer.result() == 0:
+                self._on_gone()
+        elif lacks_right(error):
+            # It is tried until the right is back: else the streams would fill.
+            self.refusal = f"Redis refuses a right to take out what is settled: {error}"
+            self._settled = [*some, *self._settled]
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(_AGAIN_S, self.flush)
+        # Of another error the next renewal of the lease says more. What stays comes again, and the log answers it.
