@@ -122,17 +122,24 @@ local bytes = tonumber(found[3] or '0') + #ARGV[4] + #ARGV[5] + tonumber(ARGV[3]
 if bytes > tonumber(ARGV[2]) then return -2 end
 local number = tonumber(found[2]) + 1
 local id = string.format('%.0f-0', number)
-redis.call('HSET', KEYS[2], 'run', ARGV[1])
+local function count(last, bytes)
+  redis.call('HSET', KEYS[2], 'last', string.format('%.0f', last), 'bytes', string.format('%.0f', bytes))
+end
+count(number, bytes)
 local added = redis.pcall('XADD', KEYS[1], id, 'head', ARGV[4], 'body', ARGV[5])
 if type(added) == 'table' and added.err then
-  if not string.find(added.err, 'equal or smaller', 1, true) then return added end
-  local above = last_id(KEYS[1])
-  if above < number or above >= tonumber(ARGV[6]) then return -3 end
+  local above = 0
+  local is_passed = string.find(added.err, 'equal or smaller', 1, true)
+  if is_passed then above = last_id(KEYS[1]) end
+  if not is_passed or above < number or above >= tonumber(ARGV[6]) then
+    count(number - 1, tonumber(found[3] or '0'))
+    return is_passed and -3 or added
+  end
   note_jump(KEYS[2], number, above + 1)
   number = above + 1
   redis.call('XADD', KEYS[1], string.format('%.0f-0', number), 'head', ARGV[4], 'body', ARGV[5])
+  count(number, bytes)
 end
-redis.call('HSET', KEYS[2], 'last', string.format('%.0f', number), 'bytes', string.format('%.0f', bytes))
 return number
 """,
     adds=True,
