@@ -3,18 +3,23 @@
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coordinator.transports.rabbitmq.rights import gateway_account
+from tests.support.accounts import as_account
 from tests.support.callers import KEY
 from tests.support.monolith import Monolith
 from tests.support.system import System
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 SESSION = README[README.index("## A first session") : README.index("## Without HTTP")]
+PROGRAM = README.partition("From Python, with the services' own methods:")[2].partition("The same `UserService`")[0]
 PORTS = {"users": 8081, "items": 8082, "payments": 8083}
 ID = re.compile(r"(?:/commands/|Command-Id: )(?P<id>[0-9a-f-]{36})")
 
@@ -94,3 +99,26 @@ def test_each_line_of_the_first_session_answers_as_it_is_shown(shop: System | Mo
     ask = ["curl", "-s", f"{shop.urls['users']}/users/1"]
     refused = subprocess.run(ask, capture_output=True, text=True, timeout=30, check=True)
     assert json.loads(refused.stdout)["code"] == "unauthenticated"
+
+
+def test_the_program_in_python_gives_credit_with_the_account_that_it_is_given(system: System) -> None:
+    system.prepare("users")
+    # As `make run` says it: the operator's account is none of them.
+    system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=" ".join(map(gateway_account, PORTS)))
+    system.start_gateway("users")
+    create = ["curl", "-sS", "-H", f"Authorization: Bearer {KEY.text}", "-H", "Content-Type: application/json"]
+    create += ["-d", '{"name": "Ada", "email": "ada@example.org"}', f"{system.urls['users']}/users"]
+    subprocess.run(create, capture_output=True, timeout=30, check=True)
+    (code,) = re.findall(r"```python\n(.*?)```", PROGRAM, re.DOTALL)
+    (gateway,) = re.findall(r"source \.dev/programs/gateway-(\w+) && python", PROGRAM)
+    account = as_account(system.environment["AMQP_URL"], gateway_account(gateway))
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env=system.environment | {"AMQP_URL": account},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.stdout.split() == ["2", "250"], ended.stderr
