@@ -254,6 +254,8 @@ def targets_of(services: Sequence[Service]) -> frozenset[str]:
 
 
 _known: dict[str, Registry] = {}
+_named_here: set[str] = set()
+"""The applications that were named by an argument or an option, and not by the setting."""
 
 
 def registry() -> Registry:
@@ -266,12 +268,19 @@ def registry() -> Registry:
 
 def _application(name: str) -> App:
     """The application of this name; that of a service alone has that service."""
-    found = imported(name, (App, Service))
+    try:
+        found = imported(name, (App, Service))
+    except ConfigurationError as error:
+        if name in _named_here:
+            raise
+        # Whoever began the process may not know of it: a shell keeps it when it goes on to another project.
+        raise ConfigurationError(f"{APP_SETTING}: {error}") from error
     return found if isinstance(found, App) else App(services={found.name: name})
 
 
 def use(name: str) -> None:
     """Have this process, and those that it starts, run the application of this name."""
+    _named_here.add(name)
     os.environ[APP_SETTING] = name
 
 

@@ -168,6 +168,15 @@ def test_a_start_names_all_defects_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(lines) == 1 + len(defects_of(BROKEN)) >= 7
 
 
+def test_what_cannot_be_imported_is_said_to_come_from_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COORDINATOR_APP", "elsewhere.app:APP")
+    with pytest.raises(ConfigurationError, match=r"^COORDINATOR_APP: 'elsewhere\.app:APP' is no module:NAME"):
+        registry()
+    use("nowhere.app:APP")
+    with pytest.raises(ConfigurationError, match=r"^'nowhere\.app:APP' is no module:NAME"):
+        registry()
+
+
 def test_a_service_is_an_application_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COORDINATOR_APP", "")
     use("tests.support.seats:seats")
