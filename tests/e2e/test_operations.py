@@ -25,6 +25,7 @@ pytestmark = pytest.mark.operators
 
 LANE = "users"
 CARD = f"document.querySelector('[data-lane={LANE}]')"
+PHONE = (390, 800)
 HOSTILE = "<img src=x onerror=window.hurt=1>"
 ADA = {"name": "Ada", "email": "ada@example.org"}
 
@@ -163,6 +164,14 @@ async def test_what_is_found_is_looked_at_again_until_nothing_keeps_it(system: S
         assert await page.ask("document.querySelector('[data-answer=where]').textContent")
 
 
+async def wide_on_a_phone(page: Page) -> int:
+    """How wide the page is there, which has no room for a long word."""
+    await page.size(*PHONE)
+    wide: int = await page.ask("document.documentElement.scrollWidth")
+    await page.size(1280, 900)
+    return wide
+
+
 async def test_letters_are_edited_replayed_in_steps_and_discarded(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +180,7 @@ async def test_letters_are_edited_replayed_in_steps_and_discarded(
     system.start(LANE)
     system.start_operations(LANE)
     failed = str(uuid4())
-    enqueue(system, "users.create", json.dumps({HOSTILE: 1}).encode(), failed)
+    enqueue(system, "users.create", json.dumps({f"{HOSTILE}{'w' * 80}": 1}).encode(), failed)
     enqueue(system, f"users.{HOSTILE}", json.dumps({"x": HOSTILE}).encode(), str(uuid4()))
     enqueue(system, "users.nonsense", b"\xff\x00<script>", None)
     wait_until(lambda: len(letters(monkeypatch, system)) == 3, "three letters", system.processes[0])
@@ -223,6 +232,7 @@ async def test_letters_are_edited_replayed_in_steps_and_discarded(
             for is_dark in (False, True) if script is not None else ():
                 await page.size(1280, 900, is_dark=is_dark)
                 assert await serious(page, script) == [], (path, is_dark)
+            assert await wide_on_a_phone(page) <= PHONE[0], path
             assert await page.ask("window.hurt === undefined && !document.querySelector('main img, main script')"), path
     if script is None:
         pytest.skip("all but axe-core has run: npm, which has it, is missing or fetches nothing")
