@@ -2,6 +2,7 @@
 clients."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -11,6 +12,9 @@ from coordinator.service.text import in_quotes
 from coordinator.service.unshown import is_unshown
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
+
+_TRACED: Final = frozenset({"handler_error", "invalid_row"})
+"""The codes of letters whose line of code is wanted first."""
 
 
 def with_reason(entry: LogEntry, letters: Sequence[LetterSummary]) -> LogEntry:
@@ -59,7 +63,7 @@ def letter_todo(lane: str, letter: DeadLetter | LetterSummary, told: str | None)
         discard = f"coordinator dead discard --lane {lane} --letter {letter.id}"
         return f"nobody can read what was sent: replay it with arguments of yours: {replay} --args JSON; or: {discard}"
     if told is None:
-        return f"mend the cause{_mends(letter)}, then: {replay}"
+        return f"mend the cause{_mends(lane, letter)}, then: {replay}"
     look = "" if letter.command_id is None else f" (coordinator find {letter.command_id})"
     return (
         f"what asked for it was told that it failed ({told}), and has gone back, or waits for a verdict: look there "
@@ -68,8 +72,15 @@ def letter_todo(lane: str, letter: DeadLetter | LetterSummary, told: str | None)
     )
 
 
-def _mends(letter: DeadLetter | LetterSummary) -> str:
-    """Clients' arguments are looked at before they are sent: most that do not fit are of another release."""
-    if letter.code != "invalid_arguments" or letter.target.startswith(EFFECTS_PREFIX):
+def _mends(lane: str, letter: DeadLetter | LetterSummary) -> str:
+    """What there is to know of the cause.
+
+    Clients' arguments are looked at before they are sent: most that do not fit are of another release.
+    """
+    if letter.target.startswith(EFFECTS_PREFIX):
+        return ""
+    if letter.code in _TRACED:
+        return f" (its traceback: coordinator dead show --lane {lane} --letter {letter.id})"
+    if letter.code != "invalid_arguments":
         return ""
     return " (if its class was changed since it was sent: a version of the class, with an upgrade; or other --args)"

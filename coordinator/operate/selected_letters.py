@@ -101,9 +101,13 @@ def filtering(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _command_id(value: str) -> str:
-    """The id of a command whose letters are meant. Whoever gives a letter's number is told how it is said."""
+    """The id of a command whose letters are meant. Who gives a letter's number, or a lane, is told how it is said."""
     if value.isdecimal():
         raise click.BadParameter(f"{value} is no command id; the number of a letter is: --letter {value} --lane LANE")
+    if value in registry().names:
+        raise click.BadParameter(
+            f"{value} is a lane, and no command id; its letters are: --letter NUMBER --lane {value}"
+        )
     return output.command_id(value)
 
 

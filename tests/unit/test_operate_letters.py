@@ -736,4 +736,6 @@ def test_who_gives_a_letter_s_number_as_an_id_is_told_how_it_is_said(world: Worl
     world.bury()
     said = world.run("dead", what, "1", "--lane", "users", expect=2).stderr
     assert "the number of a letter is: --letter 1 --lane LANE" in " ".join(said.split())
+    said = world.run("dead", what, "users", expect=2).stderr
+    assert "its letters are: --letter NUMBER --lane users" in " ".join(said.split())
     assert world.numbers() == [1]
