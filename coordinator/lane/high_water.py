@@ -2,7 +2,8 @@
 
 A database falls behind when acknowledged commits are lost: a backup was restored, a standby was promoted that lagged,
 or the address names another server. A lane that went on there would give sequences and ids out a second time. So would
-one in a database of another lineage, wherever that ends (`coordinator.stores.lineages`).
+one in a database of another lineage, wherever that ends (`coordinator.stores.lineages`), or in a copy that has gone on
+by itself: it has the same lineage, and other commands in its log.
 """
 
 from collections.abc import Iterable
@@ -34,12 +35,24 @@ _Lineages = Annotated[str, Meta(pattern=r"^[\x20-\x7e]{1,600}\Z")]
 """More than the lease remembers of those that are given up (`SUPERSEDED_MAX`)."""
 
 
+class LastCommand(Struct, frozen=True):
+    """A command that the log has: its sequence, and its id."""
+
+    sequence: _Number
+    command_id: _Name
+
+    def is_belied_by(self, found: str | None) -> bool:
+        """Whether a log is another one, by the id that it has at this sequence; None: none, since it is pruned."""
+        return found is not None and found != self.command_id
+
+
 class Mark(Struct, frozen=True):
     """The last sequence that was acknowledged, the epoch, and the last id of each series.
 
     `is_partial`: there were more than `SERIES_MAX` series. `lineage`: of the database in which that is so; None: it is
     not known, since an earlier release has kept the mark. `supersedes`: those that are given up for it, as the lease
-    has them.
+    has them. `last`: the last command that is known by its id, mostly the one with `sequence`; None: none is, or an
+    earlier release has kept the mark.
     """
 
     sequence: _Number = 0
@@ -48,6 +61,7 @@ class Mark(Struct, frozen=True):
     is_partial: bool = False
     lineage: _Lineage | None = None
     supersedes: _Lineages | None = None
+    last: LastCommand | None = None
 
     def is_other_than(self, other: "Mark") -> bool:
         """Whether these are marks of two histories of a lane."""
@@ -95,6 +109,10 @@ class HighWater:
         """The lineage of the one that answers now."""
         self._ids_known_to = 0
         """The sequence up to which it knows the ids, too: a look at the lease shows none."""
+        self._last: tuple[int, str] | None = None
+        """The last command of its lineage of which the id is known, by its sequence."""
+        self._uncompared: tuple[int, str] | None = None
+        """That of the last mark, until the database was asked for it."""
         self._series: dict[str, int] = {}
         self._is_partial = False
         self.series_learnt = 0
@@ -103,7 +121,9 @@ class HighWater:
 
     def mark(self) -> Mark:
         """The mark as it is now."""
-        return Mark(self.sequence, self.epoch, dict(self._series), self._is_partial, self.lineage, self._supersedes)
+        last = None if self._last is None else LastCommand(*self._last)
+        of = self.lineage, self._supersedes, last
+        return Mark(self.sequence, self.epoch, dict(self._series), self._is_partial, *of)
 
     def learn(self, mark: Mark) -> None:
         """Take in the mark of another process of the lane. If it is of another history, that one counts: it is of
@@ -119,13 +139,24 @@ class HighWater:
                 self.sequence = self._ids_known_to = 0
                 self._series, self._is_partial = {}, False
                 self._supersedes = None
+                self._last = None
             self.lineage, self._supersedes = mark.lineage, mark.supersedes or self._supersedes
             self._is_sure, self.is_in_doubt = True, False
         self.rise(mark.sequence, mark.epoch)
         self._ids_known_to = max(self._ids_known_to, mark.sequence)
+        if mark.last is not None and mark.lineage is not None and mark.lineage == self.lineage:
+            self._learn_last((mark.last.sequence, mark.last.command_id))
         self._is_partial = self._is_partial or mark.is_partial
         for name, value in mark.series.items():
             self._count(name, value)
+
+    def _learn_last(self, last: tuple[int, str]) -> None:
+        if last == self._last:
+            return
+        # A lower one may be of another history, too: that of a database which this process took for the lane's.
+        self._uncompared = last
+        if self._last is None or last[0] >= self._last[0]:
+            self._last = last
 
     def rise(self, sequence: int, epoch: int) -> None:
         """This much is committed."""
@@ -136,6 +167,10 @@ class HighWater:
         """This much is committed, and the ids up to there were told, too."""
         self.rise(sequence, epoch)
         self._ids_known_to = self.sequence
+
+    def settled(self, sequence: int, command_id: str) -> None:
+        """This command is committed, as the last one."""
+        self._last = sequence, command_id
 
     def given_out(self, rows: Iterable[Series]) -> None:
         """These ids are committed."""
@@ -162,10 +197,15 @@ class HighWater:
 
     def contradicts(self, lease: Lease | None) -> bool:
         """Whether a lane must not go on under this lease before it was claimed again."""
-        return self.is_above(lease) or self.is_beside(lease)
+        return self.is_above(lease) or self.is_beside(lease) or self._uncompared is not None
 
-    def goes_on_in(self, lease: Lease) -> None:
-        """The lane goes on in the history of this lease."""
+    def goes_on_in(self, lease: Lease, last_id: str | None = None) -> None:
+        """The lane goes on in the history of this lease. `last_id`: that of its last command, as its log has it."""
+        if lease.lineage != self.lineage:
+            self._last = None
+        if last_id is not None:
+            self._last = lease.sequence, last_id
+        self._uncompared = None
         self.lineage, self._supersedes = lease.lineage or self.lineage, lease.supersedes
         self._is_sure, self.is_in_doubt = True, False
 
@@ -179,7 +219,7 @@ class HighWater:
     def check(self, lease: Lease | None) -> None:
         """Raises CommitsLost where the database has lost commits, and no operator has accepted all of that."""
         found, accepted = (0, None) if lease is None else (lease.sequence, lease.lost_up_to)
-        accepting = f"`coordinator accept-loss {self._lane} --at {found} --up-to {self.sequence}`"
+        accepting = self._accepting(found)
         if self.is_in_doubt and lease is not None and lease.has_given_up(self._doubted_in):
             # A loss was accepted here since then, by somebody's word: there is no mark that would have been named.
             self.lineage, self.is_in_doubt = lease.lineage, False
@@ -197,6 +237,38 @@ class HighWater:
                 f"acknowledged. Is this the right database, and its newest copy? If {found + 1} to {self.sequence} are "
                 f"lost for good: {accepting}"
             )
+
+    def to_compare(self, lease: Lease | None) -> list[tuple[int, str]]:
+        """The commands that the log must have under this lease, or none in their place: their sequences, and ids."""
+        if lease is None or lease.lineage is None or lease.lineage != self.lineage:
+            # It is believed, or an operator has accepted that it is another one.
+            return []
+        wanted = {each for each in (self._last, self._uncompared) if each is not None}
+        return sorted(each for each in wanted if each[0] <= lease.sequence)
+
+    def compare(self, lease: Lease, wanted: tuple[int, str], found: str | None) -> None:
+        """Raises CommitsLost where the log has another command with this sequence: it is a copy that went on by itself.
+
+        `found`: the id that it has there; None: none, since it was pruned.
+        """
+        sequence, command_id = wanted
+        if not LastCommand(sequence, command_id).is_belied_by(found):
+            if self._uncompared == wanted:
+                self._uncompared = None
+            return
+        self._last = self._uncompared = wanted
+        # What was only seen, as by a standby, may have been seen there.
+        self.sequence = self._ids_known_to
+        raise CommitsLost(
+            f"its database is not the one in which its commands were applied: it ends at sequence {lease.sequence} in "
+            f"lineage {lease.lineage}, and {self.sequence} was acknowledged in another copy of that, which has gone on "
+            f"by itself: {sequence} was {command_id} there, and is {found} here. Is this the right database? If it is "
+            f"to go on, and what only the other one has is given up: {self._accepting(lease.sequence)}; where that "
+            "finds nothing lost, another process has gone on here by what it knew: start this process again"
+        )
+
+    def _accepting(self, found: int) -> str:
+        return f"`coordinator accept-loss {self._lane} --at {found} --up-to {self.sequence}`"
 
     def check_accepted(self, lease: Lease | None) -> None:
         """Raises MarkOutdated, once, where more was accepted as lost than this consumer knows of.

@@ -295,10 +295,11 @@ class Lane:
             self._doubt()
             self._order.lose()
         self._transactions.begin_again(lease, is_behind=is_elsewhere)
+        last_id = self._tenancy.last_id(lease)
         self._tenancy.begin(lease, channel_number)
         if is_behind:
             self._transactions.go_above(self._high_water)
-        self._high_water.goes_on_in(lease)
+        self._high_water.goes_on_in(lease, last_id)
 
     def _settle(self, batch: Batch) -> None:
         """Settle the batch, or the part before a command that blocks the lane or is looked for as a culprit."""

@@ -8,6 +8,7 @@ import msgspec
 
 from coordinator.lane.basis import HeldByMove, PausedByOperator
 from coordinator.lane.high_water import HighWater
+from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.lineages import lineage_by
 from coordinator.stores.moves import LaneMove, check_not_moved
 from coordinator.stores.port import BatchRefused, Fenced, Lease, Store, StoreUnavailable
@@ -107,7 +108,7 @@ class Tenancy:
             self._is_renewing = True
             lease = self._store.renew(self._holder, now, doubted.epoch)
         # It may be another copy's by now, and a loss may have been accepted in between.
-        self._high_water.check(lease)
+        self._check(lease)
         self._high_water.check_accepted(lease)
         self._doubted, self._is_uncertain, self._is_renewing = lease, False, False
         return lease
@@ -126,12 +127,18 @@ class Tenancy:
         """Whether the lease was last seen on a new connection, and nothing was read there yet."""
         return self._is_elsewhere
 
-    def committed(self, sequence: int) -> None:
-        """A transaction was committed under the lease."""
+    def last_id(self, lease: Lease) -> str | None:
+        """The id of the last command in the log; None: it has none with this sequence. Raises StoreUnavailable."""
+        return self._store.command_at(lease.sequence) if lease.sequence else None
+
+    def committed(self, sequence: int, last: LogEntry | None = None) -> None:
+        """A transaction was committed under the lease; `last` is the last entry that it has added to the log."""
         lease = self.certain()
         proved = None if lease.proved is None else lease.sequence
         self.lease = lease = msgspec.structs.replace(lease, sequence=sequence, proved=proved)
         self._high_water.rise_with_ids(sequence, lease.epoch)
+        if last is not None:
+            self._high_water.settled(last.sequence, last.command_id)
 
     def doubt(self) -> None:
         """A commit may have happened or not: the lease is to be renewed before anything else.
@@ -240,14 +247,21 @@ class Tenancy:
         except StoreUnavailable:
             self._is_elsewhere = True
             current = self._store.look()
-        self._high_water.check(current)
+        self._check(current)
         return current
 
     def _current(self) -> Lease | None:
         """The lease in the database, whichever consumer has it. Raises StoreError, and Blocked if commits are lost."""
         current = self._store.current()
-        self._high_water.check(current)
+        self._check(current)
         return current
+
+    def _check(self, lease: Lease | None) -> None:
+        """Raises CommitsLost where the database with this lease has lost commits, or has another history."""
+        self._high_water.check(lease)
+        if lease is not None:
+            for wanted in self._high_water.to_compare(lease):
+                self._high_water.compare(lease, wanted, self._store.command_at(wanted[0]))
 
 
 def _is_same(current: Lease | None, lease: Lease | None) -> TypeGuard[Lease]:

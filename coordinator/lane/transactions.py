@@ -306,7 +306,7 @@ class Transactions:
         ]
         if proves_lease or written.deletes or written.updates or written.inserts:
             transaction.commit(basis.lease, sequence, self._notes.added(written, basis.lease))
-            self._tenancy.committed(sequence)
+            self._tenancy.committed(sequence, entries[-1] if entries else None)
             if entries:
                 self._took_ms = sequence, self._since_began_ms()
         else:

@@ -17,7 +17,7 @@ from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, cell, json_option, now, print_json, refusing
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
-from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.admin import LaneAdmin, LeaseState
 from coordinator.stores.audit import ActQuery
 from coordinator.transports.inprocess.journal import journal_beside
 from coordinator.transports.redis.keys import kept_key
@@ -50,7 +50,7 @@ def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, wit
         _check_end(lane, admin, admin.sequence(), sequence)
         mark, place, unknown = _looked_up(lane, is_needed=not without_mark)
         lease, lineage = admin.state().lease, None if mark is None else mark.lineage
-        is_other = lease is not None and lease.is_other(lineage)
+        is_other = lease is not None and (lease.is_other(lineage) or _has_gone_on_by_itself(admin, lease, mark))
         why = why_word_is_not_enough if without_mark else why_not_accepted
         problem = why(lane, sequence, up_to, mark, place, is_other=is_other)
         if problem is not None:
@@ -81,6 +81,13 @@ def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, wit
             "Backups)",
             err=True,
         )
+
+
+def _has_gone_on_by_itself(admin: LaneAdmin, lease: LeaseState, mark: Mark | None) -> bool:
+    """Whether the database is a copy of the lane's that has other commands than that."""
+    if mark is None or mark.last is None or lease.lineage is None or lease.lineage != mark.lineage:
+        return False
+    return mark.last.is_belied_by(admin.command_at(mark.last.sequence))
 
 
 def _check_end(lane: str, admin: LaneAdmin, found: int, sequence: int) -> None:

@@ -83,7 +83,7 @@ def mark_beside(database: Path, lane: str) -> Mark | None:
     """
     try:
         known = at_hand(socket_beside(database), lane)
-        return None if known.mark is None else Mark(known.mark, lineage=known.lineage)
+        return None if known.mark is None else Mark(known.mark, lineage=known.lineage, last=known.last)
     except BrokerUnavailable:
         kept = mark_in(journal_beside(database))
-        return None if kept is None else Mark(kept.sequence, lineage=kept.lineage)
+        return None if kept is None else Mark(kept.sequence, lineage=kept.lineage, last=kept.last)

@@ -224,6 +224,9 @@ class LaneAdmin(Protocol):
     def sequence(self) -> int:
         """The sequence of the last command settled; 0 before the first."""
 
+    def command_at(self, sequence: int) -> str | None:
+        """As `Store.command_at`."""
+
     def clock(self) -> datetime | None:
         """What the clock of its server says; None: there is no server, and this machine's is the only one."""
 

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, key_of
-from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.lane_tables import LogEntry, OutboxEntry
 from coordinator.stores.moves import LaneMove
 from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, Transaction
 
@@ -83,6 +83,11 @@ class MemoryStore:
 
     def look(self) -> Lease | None:
         return self.current()
+
+    def command_at(self, sequence: int) -> str | None:
+        # The last ones are asked for.
+        entries = reversed(self._database.tables[LogEntry].values())
+        return next((entry.command_id for entry in entries if entry.sequence == sequence), None)
 
     def begin(self) -> Transaction:
         return MemoryTransaction(self._database)

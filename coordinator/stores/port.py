@@ -310,6 +310,10 @@ class Store(Protocol):
         It costs little: each look sees some of the tables, and `LOOKS` of them see all.
         """
 
+    def command_at(self, sequence: int) -> str | None:
+        """The id of the command with this sequence in the log; None: there is none, as where it is pruned, or where a
+        loss was accepted. By one read of an index, between transactions only. Raises StoreUnavailable."""
+
     def begin(self) -> Transaction:
         """Begin a transaction. That the database is away may show only at the first read, or at the commit."""
 

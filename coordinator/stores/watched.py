@@ -73,6 +73,10 @@ class WatchedStore:
         with _Noted(self._awaited, _LOOK):
             return self._store.look()
 
+    def command_at(self, sequence: int) -> str | None:
+        with _Noted(self._awaited, _LOOK):
+            return self._store.command_at(sequence)
+
     def begin(self) -> Transaction:
         with _Noted(self._awaited, _BEGIN):
             return _WatchedTransaction(self._store.begin(), self._awaited)

@@ -172,7 +172,7 @@ class InProcessWrites:
             raise BrokerUnavailable(f"this process runs no lane {lane!r}")
         local = self._lanes[lane]
         mark = local.queue.mark
-        acknowledged, lineage = (None, None) if mark is None else (mark.sequence, mark.lineage)
+        acknowledged, lineage, last = (None, None, None) if mark is None else (mark.sequence, mark.lineage, mark.last)
         reason = local.queue.unready_reason
         return AtHand(
             local.queue.waiting,
@@ -183,6 +183,7 @@ class InProcessWrites:
             self._calls_at_hand(lane),
             local.suspended_cause,
             lineage,
+            last,
         )
 
     def _calls_at_hand(self, lane: str) -> CallsAtHand | None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from coordinator.cli import cli
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.transports.rabbitmq.rights import OPERATOR
 from tests.e2e.test_restore import Backup, query, reason, stopped
+from tests.support.databases import sql_engine
 from tests.support.system import System, wait_ready, wait_until, write_all
 
 pytestmark = pytest.mark.operators
@@ -66,6 +67,23 @@ class Lane:
             self.system.urls["users"], "/users/1/credit", {"amount": 1}, count, 2, f"credit-{self.writes}"
         )
         assert {status for status, _ in written} == {200}, written
+
+    def go_on_in_copy(self, count: int) -> None:
+        """As it does where a coordinator runs there, with a broker of its own."""
+        self.ask_copy(
+            "INSERT INTO command_log (command_id, sequence, epoch, type, fingerprint, status, settled_at) "
+            "SELECT 'there-' || number, (SELECT sequence FROM lane_lease) + number, 1, 'users.credit', 'a', 'applied', "
+            f"now() FROM generate_series(1, {count}) AS number RETURNING sequence"
+        )
+        self.ask_copy(f"UPDATE lane_lease SET sequence = sequence + {count} RETURNING sequence")
+
+    def ask_copy(self, statement: str) -> list[tuple[Any, ...]]:
+        address = make_url(self.system.owner("users"))
+        engine = sql_engine(address.set(database=f"{address.database}_backup").render_as_string(hide_password=False))
+        with engine.connect() as connection:
+            rows = [tuple(row) for row in connection.execute(text(statement)).all()]
+        engine.dispose()
+        return rows
 
     def drop_copy(self) -> None:
         self._copy.drop()
@@ -161,3 +179,39 @@ async def test_one_with_another_database_and_nobody_else_stays_blocked_and_takes
     await writing
     await lane.write(1)
     assert query(system, "SELECT sequence, epoch FROM lane_lease") == [(10, 2)], "nobody touched the other one"
+
+
+@BROKERS
+async def test_a_copy_that_has_gone_on_by_itself_is_not_taken_for_the_lanes_database(lane: Lane) -> None:
+    """It has the lineage of the lane's own, and has come further."""
+    system = lane.system
+    await lane.begin()
+    first = system.start_coordinator("users")
+    await lane.write(5)
+    await asyncio.to_thread(stopped, first, system)
+    await asyncio.to_thread(lane.go_on_in_copy, 20)
+    wrong, wrong_at = system.launch_coordinator("users", lane.elsewhere)
+    await asyncio.to_thread(wait_ready, wrong_at, wrong)
+    writing = asyncio.create_task(lane.write(1))
+    said = "its database is not the one in which its commands were applied: it ends at sequence 25"
+    await asyncio.to_thread(wait_until, lambda: said in reason(wrong_at), "it says so")
+    assert "and 10 was acknowledged in another copy of that, which has gone on by itself" in reason(wrong_at)
+    assert not has_taken_over((wrong, wrong_at))
+    # With the right address all goes on.
+    right = system.start_coordinator("users")
+    async with asyncio.timeout(WITHIN_S):
+        await writing
+    assert query(system, "SELECT sequence FROM lane_lease") == [(11,)]
+    # Or that copy is to go on.
+    await asyncio.to_thread(stopped, right, system)
+    writing = asyncio.create_task(lane.write(1))
+    await asyncio.to_thread(wait_until, lambda: "and 11 was acknowledged" in reason(wrong_at), "it knows more now")
+    environment = system.operator_environment | lane.elsewhere
+    for up_to, status in ((10, 1), (11, 0)):
+        arguments = ["accept-loss", "users", "--at", "25", "--up-to", str(up_to)]
+        accepted = await asyncio.to_thread(CliRunner().invoke, cli, arguments, env=environment)
+        assert accepted.exit_code == status, accepted.output
+    async with asyncio.timeout(WITHIN_S):
+        await writing
+    assert await asyncio.to_thread(lane.ask_copy, "SELECT sequence FROM lane_lease") == [(26,)]
+    assert query(system, "SELECT sequence FROM lane_lease") == [(11,)]

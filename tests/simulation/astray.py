@@ -10,6 +10,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from coordinator.lane.delivery import Decision, Suspension
+from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.port import Lease
 
 if TYPE_CHECKING:
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 ANOTHER: Final = "another"
+CLONES: Final = "of-the-clone"
+"""The id of what a copy that has gone on by itself has at a sequence."""
 LANE: Final = "ledger"
 """The one that has several processes."""
 SHARE: Final = 0.08
-"""Of the seeds."""
+"""Of the seeds; as many have a process whose address leads to a copy that has gone on by itself."""
 MENDED: Final = 0.2
 """How often somebody sets the address right who sees that the process is blocked."""
 
@@ -30,7 +33,16 @@ KEPT_MAX: Final = 2
 
 def rate(seed: int) -> float:
     """By a chance of its own: a seed without such a process is as it was before there was any."""
-    return 1.0 if random.Random(f"astray {seed}").random() < SHARE else 0.0
+    return 1.0 if _drawn(seed) < SHARE else 0.0
+
+
+def clone_rate(seed: int) -> float:
+    """Likewise; no seed has both."""
+    return 1.0 if SHARE <= _drawn(seed) < 2 * SHARE else 0.0
+
+
+def _drawn(seed: int) -> float:
+    return random.Random(f"astray {seed}").random()
 
 
 def lead(world: World) -> None:
@@ -47,6 +59,23 @@ def lead(world: World) -> None:
     world.trace("the address of %s leads to another database", process.place)
 
 
+def lead_to_clone(world: World) -> None:
+    """Likewise to a copy that was made before the last command of which the mark knows, and has gone on by itself."""
+    database, mark = world.databases[LANE], world.broker.marks[LANE]
+    processes = [each for each in world.processes.values() if each.lane_name == LANE]
+    kept = [entry.sequence for entry in database.table(LogEntry).values() if entry.sequence <= mark.sequence]
+    if mark.lineage is None or mark.lineage != database.lineage or database.astray or not kept:
+        return
+    process = processes[int(world.chance() * len(processes))]
+    database.wait_for_commit()
+    copied_at = max(0, max(kept) - 1 - int(world.chance() * 5))
+    sequence = max(1, copied_at + int(world.chance() * 14))
+    given_up = database.supersedes
+    lease = Lease(database.epoch, sequence, holder=ANOTHER, lineage=database.lineage, supersedes=given_up)
+    database.astray[process.place], database.copied_at[process.place] = lease, copied_at
+    world.trace("the address of %s leads to a copy of %s that has gone on to %s", process.place, copied_at, sequence)
+
+
 def mend(process: Process) -> bool:
     """Whether the operator has acted: he may leave it as it is, since another process has the right database."""
     world = process.world
@@ -60,7 +89,9 @@ def mend(process: Process) -> bool:
 
 def find(process: Process) -> None:
     """The address is set right."""
-    process.store.database.astray.pop(process.place, None)
+    database = process.store.database
+    database.astray.pop(process.place, None)
+    database.copied_at.pop(process.place, None)
 
 
 def check_kept(process: Process, channel_number: int, decision: Decision) -> None:

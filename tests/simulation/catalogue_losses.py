@@ -41,6 +41,33 @@ def mutants() -> Iterator[Mutant]:
         RARE_SEEDS_MAX,
     )
     yield rewritten(
+        "copy-that-went-on-goes-unnoticed",
+        "the lane goes on in a copy of its database that has gone on by itself, since that has come further",
+        HighWater,
+        "compare",
+        "if not LastCommand(sequence, command_id).is_belied_by(found):",
+        "if True:",
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
+        "last-command-not-kept",
+        "the mark does not name the last command, so a successor cannot tell a copy that has gone on by itself",
+        HighWater,
+        "settled",
+        "self._last = sequence, command_id",
+        "pass",
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
+        "what-was-seen-in-such-a-copy-is-kept",
+        "the mark says how far such a copy has come, and the lane's own database is taken for one that lags",
+        HighWater,
+        "compare",
+        "self.sequence = self._ids_known_to",
+        "pass",
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
         "another-database-keeps-the-lane",
         "whoever has the wrong database stays the active consumer, and one with the right one gets no turn",
         Pauses,

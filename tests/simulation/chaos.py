@@ -56,10 +56,15 @@ class Chaos:
         kept = 1 + int(world.chance() * len(faults))
         self.faults = [faults[int(world.chance() * len(faults))] for _ in range(kept)]
         if world.rates["failover"]:
-            self.faults += [self.fall_back] * len(self.faults) + [self.lose_marks, self.mislead]
+            # A copy that has gone on by itself is told by the mark alone.
+            lose_marks = [] if world.rates["clone"] else [self.lose_marks]
+            self.faults += [self.fall_back] * len(self.faults) + [*lose_marks, self.mislead]
             self.budget += 2
         if world.rates["astray"]:
             self.faults += [lambda: astray.lead(world)] * len(self.faults)
+            self.budget += 3
+        if world.rates["clone"]:
+            self.faults += [lambda: astray.lead_to_clone(world)] * len(self.faults)
             self.budget += 3
         if world.rates["standby"]:
             self.faults += [self.strike_standby] * len(self.faults)
@@ -160,8 +165,10 @@ class Chaos:
             database.find_again()
             return True
         sequence, up_to = ends_at
-        if f"acknowledged in lineage {astray.ANOTHER}" in (process.suspended_reason or ""):
-            # It had seen nothing but the other one.
+        # It had seen nothing but the other one; or another process has gone on in an older copy, and did not know of
+        # what this one has applied.
+        useless = f"acknowledged in lineage {astray.ANOTHER}", "which has gone on by itself"
+        if any(words in (process.suspended_reason or "") for words in useless):
             self.world.trace("the operator restarts %s", process)
             process.crash()
             return True

@@ -22,7 +22,7 @@ from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, P
 from coordinator.stores.lineages import superseding
 from coordinator.stores.port import BatchFault, Changes, Fenced, Lease
 from tests.simulation import forgets, timers
-from tests.simulation.astray import ANOTHER
+from tests.simulation.astray import ANOTHER, find
 from tests.simulation.failover import COPIES_MAX, Copy, check_above, copy_of, known_to, restore
 from tests.simulation.letters import NUMBER_SETTLED, Book
 from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
@@ -61,6 +61,9 @@ class Database:
     astray: dict[str, Lease]
     """By the place of a process whose address leads to another database: the lease there."""
 
+    copied_at: dict[str, int]
+    """Up to which sequence the log there is that of the lane: it is a copy that has gone on by itself."""
+
     lineage: str | None = None
     supersedes: str | None = None
     is_misled = False
@@ -75,7 +78,7 @@ class Database:
             dict, {FingerprintKey: {1: FingerprintKey(id=1, secret=FIRST_SECRET, made_at=world.wall())}}
         )
         self.epoch = self.sequence = self._keys_made = self._accepted = 0
-        self.astray = {}
+        self.astray, self.copied_at = {}, {}
         self.proved: int | None = None
         self.revision = 0
         self.paused: str | None = None
@@ -361,7 +364,7 @@ class Database:
                 self.world.violation(f"{process} writes into another database than the one that has what it knows of")
             if self.is_misled:
                 self.find_again()
-            self.astray.pop(process.place, None)
+            find(process)
 
     # Copies that lag.
 

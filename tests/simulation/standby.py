@@ -288,7 +288,7 @@ class ReplicatedDatabase(Database):
 
     def suspends(self, process: Process, reason: str) -> None:
         """Nothing that was acknowledged is lost with a primary; and what a blocked lane has settled is proved."""
-        if reason.startswith("its database has lost acknowledged commands"):
+        if not process.is_astray and reason.startswith("its database has lost acknowledged commands"):
             self.world.violation(f"{process} says that acknowledged commands are lost, and none is: {reason}")
         is_blocked = reason.startswith("blocked by command ") and process.name == self.holder
         if is_blocked and self.proved != self.sequence:

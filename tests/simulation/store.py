@@ -12,6 +12,7 @@ from coordinator.service.rows import KeyPart, Row, RowSelection, key_of
 from coordinator.stores.audit_tables import AuditedTable
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, Series, Timer
 from coordinator.stores.port import Backlog, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
+from tests.simulation.astray import CLONES
 from tests.simulation.database import Database, Pending
 
 if TYPE_CHECKING:
@@ -76,6 +77,18 @@ class SimulatedStore:
     def look(self) -> Lease | None:
         self.call("look")
         return self._lease()
+
+    def command_at(self, sequence: int) -> str | None:
+        if self.world.rates["clone"]:
+            # A world without such a copy is as it was before there was any.
+            self.call("ask for the id of a command")
+        if self.process.is_dead:
+            raise Crash
+        self._check_connection()
+        if self.process.is_astray and sequence > self.database.copied_at.get(self.process.place, 0):
+            return CLONES
+        entries = reversed(self.database.table(LogEntry).values())
+        return next((entry.command_id for entry in entries if entry.sequence == sequence), None)
 
     def _lease(self) -> Lease:
         return self.database.astray.get(self.process.place) or self.database.lease()

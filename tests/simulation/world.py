@@ -152,6 +152,7 @@ class World:
         # A copy of the database that lags has timers again that were taken back.
         self.rates["timers"] = 0.0 if self.rates["failover"] else timers.rate(seed)
         self.rates["astray"] = astray.rate(seed)
+        self.rates["clone"] = astray.clone_rate(seed)
         self.rates["contested"] = contests.rate(seed)
         # What was decided may be forgotten, or be lost with a copy of the database: then it is decided once more.
         is_lasting = not self.rates["failover"] and not self.rates["pruned"]

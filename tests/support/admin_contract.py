@@ -118,6 +118,7 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "state": lambda admin: admin.state(),
     "dead_letters": lambda admin: admin.dead_letters(),
     "sequence": lambda admin: admin.sequence(),
+    "command_at": lambda admin: admin.command_at(1),
     "clock": lambda admin: admin.clock(),
     "find": lambda admin: admin.find(entry(1).command_id),
     "proved": lambda admin: admin.proved(),
@@ -214,6 +215,7 @@ class AdminContract:
         old = (1, 2, 8, 9, 13)
         rows = [settled(number, is_old=number in old) for number in range(1, 14)]
         commit(store, store.take_over("holder", NOW), changes(inserts=rows), 13)
+        assert [admin.command_at(number) for number in (1, 13, 14)] == [rows[0].command_id, rows[12].command_id, None]
         # The entry with the highest sequence stays.
         assert admin.settled_before(CUTOFF) == 4
         deleted = list(admin.prune(CUTOFF, 2))

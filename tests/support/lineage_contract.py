@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from coordinator.lane.delivery import Suspension
-from coordinator.lane.high_water import Mark, both, decode_mark, encode_mark
+from coordinator.lane.high_water import LastCommand, Mark, both, decode_mark, encode_mark
 from coordinator.stores.lane_tables import Series
 from coordinator.stores.lineages import SUPERSEDED_MAX
 from coordinator.stores.port import Lease
@@ -19,6 +19,14 @@ from tests.support.store_contract import NOW, OpenStore
 
 OTHER: Final = Mark(sequence=1, epoch=40, series={"accounts": 7, "invoices": 3}, lineage="other")
 """Of a database in which the lane has not come as far as in the test's."""
+
+
+_ELSEWHERE: Final = "0192f0c1-0000-7000-8000-00000000e15e"
+
+
+def _applied_elsewhere(lineage: str | None) -> Mark:
+    """The same, where a copy of the lane's database has gone on by itself."""
+    return msgspec.structs.replace(OTHER, lineage=lineage, last=LastCommand(1, _ELSEWHERE))
 
 
 def _lease(lane: LaneUnderTest) -> Lease:
@@ -61,6 +69,86 @@ class LineageContract:
         again.lane.learn(lane.lane.mark())
         again.do(OpenAccount(owner="b"))
         assert again.lane.mark().lineage == own
+
+    def test_a_copy_that_has_gone_on_by_itself_is_another_database(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        """It has come as far, and further, in the same lineage."""
+        lane = self._ahead(open_store)
+        before = _lease(lane).lineage
+        lane.lane.learn(_applied_elsewhere(before))
+        reason = _refused(lane)
+        assert f"it ends at sequence 2 in lineage {before}, and 1 was acknowledged in another copy of that" in reason
+        assert f"1 was {_ELSEWHERE} there, and is {lane.store.command_at(1)} here" in reason
+        assert "`coordinator accept-loss ledger --at 2 --up-to 1`" in reason
+        assert lane.lane.mark() == _applied_elsewhere(before)
+        assert accept_loss(2, 1, before) == 2
+        done = lane.do(Deposit(id=1, amount=5), OpenAccount(owner="c"))
+        assert [outcome.sequence for outcome in done] == [3, 4]
+        assert [row.id for row in lane.rows(Account)] == [1, 2, 8]
+        after = _lease(lane)
+        assert (after.lineage == before, after.supersedes) == (False, before)
+        assert lane.lane.mark().last == LastCommand(4, str(lane.store.command_at(4)))
+
+    def test_a_lane_that_is_at_work_in_such_a_copy_stops_as_soon_as_it_knows(self, open_store: OpenStore) -> None:
+        """Behind a broker a lane in one process may have gone further by itself."""
+        lane = LaneUnderTest(open_store())
+        lane.do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        lane.lane.learn(_applied_elsewhere(_lease(lane).lineage))
+        assert not lane.lane.is_current()
+        assert f"1 was {_ELSEWHERE} there" in _refused(lane)
+        assert lane.lane.mark().last == LastCommand(1, _ELSEWHERE)
+        looked = lane.lane.look()
+        assert isinstance(looked, Suspension)
+        assert looked.is_blocked
+
+    def test_a_standby_says_so_and_what_it_saw_there_is_not_the_lanes(self, open_store: OpenStore) -> None:
+        lane = self._ahead(open_store)
+        assert lane.lane.look() is None
+        assert lane.lane.mark().sequence == 2
+        lane.lane.learn(_applied_elsewhere(_lease(lane).lineage))
+        for _ in range(2):
+            looked = lane.lane.look()
+            assert isinstance(looked, Suspension)
+            assert f"1 was {_ELSEWHERE} there" in looked.reason
+            assert lane.lane.mark() == _applied_elsewhere(_lease(lane).lineage)
+
+    def test_the_mark_names_the_last_command_and_its_database_is_believed(self, open_store: OpenStore) -> None:
+        lane = self._ahead(open_store)
+        lane.do(Deposit(id=1, amount=5), Deposit(id=1, amount=5))
+        mark = decode_mark(encode_mark(lane.lane.mark()))
+        assert (mark.sequence, mark.last) == (4, LastCommand(4, str(lane.store.command_at(4))))
+        again = LaneUnderTest(open_store(), "again")
+        again.lane.learn(mark)
+        # A broker that takes no mark for a while tells the next channel of one before.
+        earlier = LastCommand(3, str(lane.store.command_at(3)))
+        again.lane.learn(msgspec.structs.replace(mark, sequence=3, last=earlier))
+        assert again.lane.look() is None
+        again.do(Deposit(id=1, amount=5))
+        again.lane.learn(mark)
+        again.do(Deposit(id=1, amount=5))
+        assert again.lane.mark().last == LastCommand(6, str(lane.store.command_at(6)))
+
+    def test_whoever_takes_an_idle_lane_over_names_its_last_command(self, open_store: OpenStore) -> None:
+        """Its mark may be of an earlier release."""
+        lane = self._ahead(open_store)
+        lane.lane.learn(Mark(sequence=2, epoch=1, lineage=_lease(lane).lineage))
+        lane.lane.apply([])
+        assert lane.lane.mark().last == LastCommand(2, str(lane.store.command_at(2)))
+
+    def test_what_the_log_does_not_have_any_more_is_believed(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        """An accepted loss leaves sequences without an entry, as pruning does."""
+        lane = self._ahead(open_store)
+        before = _lease(lane).lineage
+        lane.lane.learn(Mark(sequence=12, epoch=2, lineage=before))
+        accept_loss(2, 12, before)
+        lane.do(Deposit(id=1, amount=5))
+        assert [lane.store.command_at(sequence) for sequence in (0, 3, 12, 14)] == [None] * 4
+        again = LaneUnderTest(open_store(), "again")
+        again.lane.learn(Mark(sequence=12, epoch=2, lineage=_lease(lane).lineage, last=LastCommand(12, _ELSEWHERE)))
+        again.do(Deposit(id=1, amount=5))
 
     def test_a_mark_of_an_earlier_release_is_believed(self, open_store: OpenStore) -> None:
         lane = self._ahead(open_store)

@@ -136,6 +136,13 @@ class StoreContract:
         commit(store, lease, changes(), counted=41)
         assert open_store().take_over("second", NOW) == Lease(2, 41, holder="second")
 
+    def test_the_id_of_a_command_is_found_by_its_sequence(self, open_store: OpenStore) -> None:
+        store = open_store()
+        assert store.command_at(1) is None
+        commit(store, store.take_over("holder", NOW), changes(inserts=[entry(1), entry(2), entry(4)]), 4)
+        ids = [store.command_at(sequence) for sequence in (0, 1, 2, 3, 4, 5)]
+        assert ids == [None, entry(1).command_id, entry(2).command_id, None, entry(4).command_id, None]
+
     def test_rows_come_back_as_they_were_written(self, open_store: OpenStore) -> None:
         store = open_store()
         lease = store.take_over("holder", NOW)

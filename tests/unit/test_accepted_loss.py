@@ -19,7 +19,7 @@ from coordinator.lane.accepted_loss import (
     why_not_accepted,
     why_word_is_not_enough,
 )
-from coordinator.lane.high_water import HighWater, Mark
+from coordinator.lane.high_water import HighWater, LastCommand, Mark
 from coordinator.migrations.migrate import migrate
 from coordinator.operate import losses
 from coordinator.operate.output import as_user
@@ -29,12 +29,15 @@ from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.ids import new_command_id
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.port import Changes, Lease
 from coordinator.stores.sqlite.store import create_schema
 from coordinator.transports.inprocess.journal import FileJournal, journal_beside
 from coordinator.transports.inprocess.operators_socket import operators_socket, socket_beside
 from coordinator.worker.inprocess import InProcessWrites
 from coordinator.writing import open_store
+from tests.support.store_contract import entry
 
 WITHIN_S = 20.0
 SEQUENCES = st.one_of(st.integers(0, 20), st.integers(0, INTEGER_MAX))
@@ -160,6 +163,43 @@ def test_another_database_is_accepted_though_it_has_come_further(
     assert answered.stdout == "users may go on in this database: what only the other one has is given up\n"
 
 
+def gone_on(database: str, service: Service, count: int) -> list[LogEntry]:
+    """The database has come so far, in lineage `own`."""
+    rows = [entry(number) for number in range(1, count + 1)]
+    with closing(open_store(database, service)) as store:
+        lease = store.take_over("holder", datetime.now(UTC), 0, "own")
+        store.begin().commit(lease, count, Changes([], [], [rows]))
+    return rows
+
+
+def test_a_copy_that_has_gone_on_by_itself_is_accepted_like_another_database(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = registry().service("users")
+    rows = gone_on(database, service, 12)
+    arguments = ("accept-loss", "users", "--at", "12", "--up-to", "9")
+    environment = {"USERS_DATABASE_URL": database, "AMQP_URL": "amqp://127.0.0.1"}
+    nothing_lost = [
+        Mark(sequence=9, lineage="own", last=LastCommand(9, rows[8].command_id)),
+        Mark(sequence=9, lineage="own", last=LastCommand(13, "elsewhere")),
+        Mark(sequence=9, last=LastCommand(9, "elsewhere")),
+    ]
+    for mark in nothing_lost:
+        keep(monkeypatch, mark)
+        refused = CliRunner().invoke(cli, arguments, env=environment)
+        assert "nothing is lost of a lane that had come to sequence 9" in refused.stderr
+    keep(monkeypatch, Mark(sequence=9, lineage="own", last=LastCommand(9, "elsewhere")))
+    on_word = CliRunner().invoke(cli, [*arguments, "--without-mark"], env=environment)
+    assert "leave --without-mark out" in on_word.stderr
+    accepted = CliRunner().invoke(cli, arguments, env=environment)
+    assert (accepted.exit_code, accepted.stderr) == (0, "")
+    assert accepted.stdout == "users may go on in this database: what only the other one has is given up\n"
+    with closing(open_store(database, service)) as store:
+        begun = store.current()
+    assert begun is not None
+    assert (begun.lineage == "own", begun.supersedes) == (False, "own")
+
+
 def test_a_healthy_lane_has_nothing_to_accept(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     keep(monkeypatch, Mark())
     refused = accept(database, 1)
@@ -243,6 +283,19 @@ async def test_a_process_that_runs_a_lane_is_asked_for_its_mark(lost: Path) -> N
             message = CommandMessage(new_command_id(), "items.create", arguments, origin="system")
             outcome = await writes.issue("items", message, None)
             assert outcome.sequence == 10
+
+
+async def test_a_process_is_asked_for_the_last_command_of_its_mark(lost: Path) -> None:
+    items = registry().service("items")
+    gone_on(f"sqlite:///{lost}", items, 12)
+    with closing(FileJournal(journal_beside(lost))) as journal:
+        journal.keep(Mark(sequence=9, lineage="own", last=LastCommand(9, "elsewhere")))
+    arguments = ["accept-loss", "items", "--at", "12", "--up-to", "9"]
+    environment = {"ITEMS_DATABASE_URL": f"sqlite:///{lost}", "AMQP_URL": ""}
+    writes = InProcessWrites({"items": open_store(f"sqlite:///{lost}", items)}, [items])
+    async with asyncio.timeout(WITHIN_S), writes, operators_socket(socket_beside(lost), writes):
+        accepted = await asyncio.to_thread(CliRunner().invoke, cli, arguments, env=environment)
+        assert (accepted.exit_code, accepted.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("kept", [None, Mark(sequence=9, lineage="before")], ids=["no mark", "an older mark"])

@@ -101,6 +101,9 @@ class FailingStore:
         self.fail("look")
         return self.inner.look()
 
+    def command_at(self, sequence: int) -> str | None:
+        return self.inner.command_at(sequence)
+
     def begin(self) -> Transaction:
         self.fail("begin")
         return _FailingTransaction(self.inner.begin(), self.fail)

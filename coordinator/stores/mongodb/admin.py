@@ -95,6 +95,11 @@ class MongoAdmin(MongoAdminSession):
             lease: Document | None = self._database[LEASE_TABLE].find_one({"_id": self._lane}, {"sequence": 1})
         return 0 if lease is None else int(lease["sequence"])
 
+    def command_at(self, sequence: int) -> str | None:
+        with self._translated():
+            entry: Document | None = self._log.find_one({"sequence": sequence}, {"_id": 1})
+        return None if entry is None else str(entry["_id"])
+
     def clock(self) -> datetime:
         with self._translated():
             said: datetime = self._database.command("hello")["localTime"]

@@ -33,7 +33,7 @@ from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, key_of
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
-from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry
+from coordinator.stores.lane_tables import LANE_MODELS, LogEntry, OutboxEntry
 from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.mongodb.client import open_client, problem_of_tls
 from coordinator.stores.mongodb.collection_differences import differences, uniques_of
@@ -182,6 +182,11 @@ class MongoStore(GuardedStore):
             # After a problem the next look is at the same collections: it shows whether that is mended.
             names.rotate(-count)
         return lease
+
+    def command_at(self, sequence: int) -> str | None:
+        with self.guarded():
+            entry = self._database()[LogEntry.table].find_one({"sequence": sequence}, {"_id": 1})
+        return None if entry is None else str(entry["_id"])
 
     def begin(self) -> Transaction:
         with self.guarded():

@@ -42,8 +42,8 @@ from coordinator.stores.port import (
     Transaction,
 )
 from coordinator.stores.row_makers import numbers_of, rows_of
-from coordinator.stores.sql.schema import ByModel, TableOf
-from coordinator.stores.sql.store import BACKLOG, FENCE, LEASE, SqlStore, SqlTransaction, check_written, log, writes
+from coordinator.stores.sql.schema import ByModel, TableOf, writes
+from coordinator.stores.sql.store import BACKLOG, FENCE, LEASE, SqlStore, SqlTransaction, check_written, log
 from coordinator.stores.times import read_utc, utc, without_zone
 
 _CHARACTER_BYTES_MAX = 4

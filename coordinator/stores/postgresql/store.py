@@ -53,8 +53,8 @@ from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.session import OF_LANE, defect_of_encoding
 from coordinator.stores.postgresql.statements import PostgresqlStatements, parameter
 from coordinator.stores.row_makers import numbers_of, rows_of, unreadable_of
-from coordinator.stores.sql.schema import ByModel, TableOf
-from coordinator.stores.sql.store import BACKLOG, SqlStore, SqlTransaction, writes
+from coordinator.stores.sql.schema import ByModel, TableOf, writes
+from coordinator.stores.sql.store import BACKLOG, SqlStore, SqlTransaction
 
 CONNECT_TIMEOUT_S = 5
 LEASE_TIMEOUT_MS = 2_000

@@ -119,6 +119,11 @@ class SqlAdmin(SqlAdminSession):
             found = connection.execute(select(_LEASE.c.sequence).where(_LEASE.c.lane == self._lane)).scalar()
         return found or 0
 
+    def command_at(self, sequence: int) -> str | None:
+        with self._transaction() as connection:
+            found = connection.execute(select(_LOG.c.command_id).where(_LOG.c.sequence == sequence)).scalar()
+        return None if found is None else str(found)
+
     def clock(self) -> datetime | None:
         with self._transaction() as connection:
             asked = self._dialect.clock

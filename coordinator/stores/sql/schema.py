@@ -1,6 +1,6 @@
 """Tables by model."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -84,3 +84,14 @@ class ByModel(dict[type[Row], T]):
     def __missing__(self, model: type[Row]) -> T:
         made = self[model] = self._make(self._schema.of(model))
         return made
+
+
+def writes(table: TableOf, quote: str) -> Sequence[str]:
+    """Every way in which a lane changes a table."""
+    name, key = f"{quote}{table.name}{quote}", f"{quote}{table.keys[0]}{quote}"
+    columns = ", ".join(f"{quote}{column}{quote}" for column in table.columns)
+    return (
+        f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {name}",  # noqa: S608  # names are code, not input
+        f"UPDATE {name} SET {key} = {key}",  # noqa: S608
+        f"DELETE FROM {name}",  # noqa: S608
+    )

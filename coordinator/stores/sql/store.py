@@ -19,7 +19,7 @@ from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
-from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, metadata
+from coordinator.stores.lane_tables import LANE_MODELS, LogEntry, OutboxEntry, metadata
 from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.moves import decode_move
 from coordinator.stores.one_lane import WrongDatabase, check_lane, check_still_own
@@ -50,6 +50,7 @@ FENCE = (
 BACKLOG = f"SELECT lane, COUNT(*), MIN(created_at) FROM {OutboxEntry.table} GROUP BY lane"  # noqa: S608
 """Counts the entries that wait in the outbox, by target."""
 
+_COMMAND_AT = f"SELECT command_id FROM {LogEntry.table} WHERE sequence = %s"  # noqa: S608
 _DRY_WRITE = f"UPDATE {LEASE_TABLE} SET revision = revision WHERE lane = ''"  # noqa: S608
 _OTHER_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
 _LEASE_ROWS = TableOf(
@@ -218,6 +219,11 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
             tables.rotate(-count)
         return lease
 
+    def command_at(self, sequence: int) -> str | None:
+        with self.guarded():
+            row = self.first_row(_COMMAND_AT, [sequence])
+        return None if row is None else str(row[0])
+
     def begin(self) -> Transaction:
         with self.guarded():
             return self._begin(self.connection())
@@ -366,17 +372,6 @@ def _lease_of(row: Sequence[Any]) -> Lease:
     epoch, sequence, revision, paused, loss_accepted, holder, move, proved, lineage, supersedes = row
     told = decode_move(move), proved, lineage, supersedes
     return Lease(epoch, sequence, revision, paused, loss_accepted, holder, *told)
-
-
-def writes(table: TableOf, quote: str) -> Sequence[str]:
-    """Every way in which a lane changes a table."""
-    name, key = f"{quote}{table.name}{quote}", f"{quote}{table.keys[0]}{quote}"
-    columns = ", ".join(f"{quote}{column}{quote}" for column in table.columns)
-    return (
-        f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {name}",  # noqa: S608  # names are code, not input
-        f"UPDATE {name} SET {key} = {key}",  # noqa: S608
-        f"DELETE FROM {name}",  # noqa: S608
-    )
 
 
 class SqlTransaction(ABC, Generic[C]):

@@ -31,8 +31,8 @@ from coordinator.stores.port import (
 )
 from coordinator.stores.row_makers import Undecodable, numbers_of, rows_of, taker, unreadable_of
 from coordinator.stores.sql.declared_tables import tables_of
-from coordinator.stores.sql.schema import ByModel, TableOf
-from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written, writes
+from coordinator.stores.sql.schema import ByModel, TableOf, writes
+from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written
 from coordinator.stores.sqlite.file import IN_MEMORY, identity_of, missing
 from coordinator.stores.sqlite.log_origin import DAMAGED, LaneFiles, is_of_damage, opening_problem
 from coordinator.stores.sqlite.statements import Statements, marked, quoted, select

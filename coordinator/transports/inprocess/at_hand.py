@@ -5,6 +5,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from coordinator.lane.delivery import SuspensionCause
+from coordinator.lane.high_water import LastCommand
 
 
 class CallsAtHand(Struct, frozen=True, kw_only=True):
@@ -38,3 +39,5 @@ class AtHand(NamedTuple):
     here knows."""
     lineage: str | None = None
     """The history of the lane to which `mark` belongs."""
+    last: LastCommand | None = None
+    """The last command of it that is known by its id."""

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from coordinator.client.writes import Writes
 from coordinator.lane.delivery import SuspensionCause
+from coordinator.lane.high_water import LastCommand
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.own_descriptors import own_socket
@@ -82,6 +83,7 @@ class _Counted(Struct, frozen=True, tag="counted"):
     calls: CallsAtHand | None = None
     cause: str | None = None
     lineage: str | None = None
+    last: LastCommand | None = None
 
 
 class _Unanswered(Struct, frozen=True, tag="refused"):
@@ -292,7 +294,7 @@ class SocketWrites:
         if isinstance(answer, _Counted):
             known = answer.commands, answer.suspended, answer.unwritable, answer.mark, answer.holder, answer.calls
             cause = next((each for each in get_args(SuspensionCause) if each == answer.cause), None)
-            return AtHand(*known, cause, answer.lineage)
+            return AtHand(*known, cause, answer.lineage, answer.last)
         raise _error_of(answer, "")
 
     async def _ask(self, question: Callable[[int], _Question]) -> _Answer:
