@@ -139,7 +139,9 @@ class HighWater:
                 self.sequence = self._ids_known_to = 0
                 self._series, self._is_partial = {}, False
                 self._supersedes = None
-                self._last = None
+            if mark.lineage != self.lineage:
+                # At its sequence the new history may have another one.
+                self._last = self._uncompared = None
             self.lineage, self._supersedes = mark.lineage, mark.supersedes or self._supersedes
             self._is_sure, self.is_in_doubt = True, False
         self.rise(mark.sequence, mark.epoch)
