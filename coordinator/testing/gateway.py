@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from coordinator.access.authenticator import NotAuthentic
+from coordinator.access.authenticator import BEARER, NotAuthentic
 from coordinator.client.database import close_database, open_database
 from coordinator.http.app import Gateway, create_app
 from coordinator.migrations.migrate import migrate
@@ -73,8 +73,8 @@ class _ByName:
     def __init__(self, actors: Mapping[str, Principal]) -> None:
         self._actors = actors
 
-    def known(self, credential: str, /) -> Principal | None:
-        return self._actors.get(credential)
+    def known(self, authorization: str, /) -> Principal | None:
+        return self._actors.get(authorization.removeprefix(BEARER))
 
     async def principal_of(self, credential: str) -> Principal:  # noqa: ARG002
         raise NotAuthentic(f"no actor of this test is named so: there are {', '.join(self._actors) or 'none'}")

@@ -139,11 +139,12 @@ def test_nobody_waits_for_a_task_that_is_cancelled_only_once() -> None:
         for call in calls_of(path, "gather")
         if any(keyword.arg == "return_exceptions" for keyword in call.keywords)
     ]
-    # They gather outcomes, entries of logs, and the ends of applications, and cancel nothing.
+    # They gather outcomes, entries of logs, the ends of applications, and answers of Redis, and cancel nothing.
     assert sorted(waiting) == [
         "coordinator/client/command_log.py",
         "coordinator/http/tenants.py",
         "coordinator/operate/giving_orders.py",
+        "coordinator/transports/redis/unable.py",
     ]
 
 

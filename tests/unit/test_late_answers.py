@@ -109,6 +109,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "take_over": lambda store: store.take_over("holder", NOW),
     "renew": lambda store: store.renew("holder", NOW, 0),
     "current": lambda store: store.current(),
+    "command_at": lambda store: store.command_at(1),
     "look": lambda store: store.look(),
     "begin": lambda store: store.begin(),
     "close": lambda store: store.close(),

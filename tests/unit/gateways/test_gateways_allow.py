@@ -103,7 +103,7 @@ def post(work: UnitOfWork, command: Post) -> Poster:
 class ByName:
     """The credential is the subject, and what follows a tilde his only scope."""
 
-    def known(self, _credential: str, /) -> Principal | None:
+    def known(self, _authorization: str, /) -> Principal | None:
         return None
 
     async def principal_of(self, credential: str) -> Principal:

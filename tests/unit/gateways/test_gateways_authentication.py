@@ -291,7 +291,7 @@ class Frozen:
         self.is_asked = asyncio.Event()
         self.why: str | None = "the keys of tokens cannot be fetched"
 
-    def known(self, _credential: str, /) -> Principal | None:
+    def known(self, _authorization: str, /) -> Principal | None:
         return None
 
     async def principal_of(self, credential: str) -> Principal:

@@ -27,7 +27,7 @@ ADA = Principal(subject="ada")
 class ByName:
     """An authenticator that believes whatever name a client says: `subject`, or `tenant.subject`."""
 
-    def known(self, _credential: str, /) -> Principal | None:
+    def known(self, _authorization: str, /) -> Principal | None:
         return None
 
     async def principal_of(self, credential: str) -> Principal:

@@ -36,7 +36,7 @@ MANY = [{"type": "payments.open", "args": PAYMENT}] * 2
 class ByName:
     """The credential is the subject, and the tenant behind a tilde."""
 
-    def known(self, _credential: str, /) -> Principal | None:
+    def known(self, _authorization: str, /) -> Principal | None:
         return None
 
     async def principal_of(self, credential: str) -> Principal:
