@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import redis
 
 from coordinator.transports.redis import window
 from coordinator.transports.redis.entries import Head, StreamEntry
@@ -72,3 +73,44 @@ async def test_a_window_with_room_keeps_counting(opened: EntryWindow) -> None:
     opened.keep_back()
     read(opened, 1)
     assert opened.room == 0
+
+
+class Refusing:
+    """Refuses a right to take anything out, after a while in which more is settled."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.refuses = True
+
+    def run_script(self, _script: object, _keys: object, *arguments: Any) -> "asyncio.Future[int]":
+        self.asked.append(len(arguments) - 4)
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.002, self._answer, answer)
+        return answer
+
+    def _answer(self, answer: "asyncio.Future[int]") -> None:
+        if self.refuses:
+            answer.set_exception(redis.ResponseError("NOPERM this user has no permissions to run the 'xdel' command"))
+        else:
+            answer.set_result(1)
+
+
+async def test_while_a_right_is_missing_all_that_waits_is_not_sent_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(window, "_AGAIN_S", 0.2)
+    monkeypatch.setattr(window, "TAKEN_OUT_MAX", 10)
+    refusing = Refusing()
+    connection: Any = refusing
+    opened = EntryWindow("one", connection, "token", PREFETCH, lambda: None)
+    for _ in range(150):
+        opened.settle(read(opened, 1))
+        await asyncio.sleep(0.002)
+    assert opened.refusal is not None
+    assert len(refusing.asked) <= 10
+    refusing.asked.clear()
+    refusing.refuses = False
+    await asyncio.sleep(0.5)
+    assert not opened.refusal
+    # Some may have been on their way.
+    assert sum(refusing.asked) >= 140

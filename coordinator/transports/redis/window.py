@@ -131,10 +131,11 @@ class EntryWindow:
         if len(self._settled) >= self._settled_max and self.refusal is None:
             self.flush()
         elif self._timer is None and self._settled:
-            self._timer = asyncio.get_running_loop().call_later(WITHIN_S, self.flush)
+            within_s = WITHIN_S if self.refusal is None else _AGAIN_S
+            self._timer = asyncio.get_running_loop().call_later(within_s, self.flush)
 
     def flush(self) -> None:
-        """Take the settled entries out now."""
+        """Take the settled entries out now. Where a right for it was missing, some of them show whether it still is."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -147,15 +148,19 @@ class EntryWindow:
                 SETTLE, self._keys, self._token, counted, self.read_up_to, len(public), *public, *system
             )
             answer.add_done_callback(partial(self._on_answer, some))
+            if self.refusal is not None:
+                return
 
     def _on_answer(self, some: "list[_Unsettled]", answer: "asyncio.Future[int]") -> None:
         if answer.cancelled():
             return
         error = answer.exception()
         if error is None:
-            self.refusal = None
+            was_refused, self.refusal = self.refusal is not None, None
             if answer.result() == 0:
                 self._on_gone()
+            elif was_refused:
+                self.flush()
         elif lacks_right(error):
             # It is tried until the right is back: else the streams would fill.
             self.refusal = f"Redis refuses a right to take out what is settled: {error}"
