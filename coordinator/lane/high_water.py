@@ -119,6 +119,11 @@ class HighWater:
         """How often its database had ids that it did not know: a mark that was kept before has them no more than it."""
         self._wondered_at: int | None = None
 
+    @property
+    def knows_last(self) -> bool:
+        """Whether the mark names the last command."""
+        return self._last is not None
+
     def mark(self) -> Mark:
         """The mark as it is now."""
         last = None if self._last is None else LastCommand(*self._last)

@@ -92,6 +92,11 @@ class Lane:
         return self._high_water.lineage
 
     @property
+    def knows_last(self) -> bool:
+        """Whether its mark names the last command."""
+        return self._high_water.knows_last
+
+    @property
     def is_in_doubt(self) -> bool:
         """Whether that may be of another database than the lane's: no mark of this consumer's is to be kept."""
         return self._high_water.is_in_doubt

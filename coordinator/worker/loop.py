@@ -129,6 +129,7 @@ class LaneLoop:
         self._kept = 0
         self._kept_series = 0
         self._kept_lineage: str | None = None
+        self._has_kept_last = False
         self._kept_at_s = float("-inf")
         self._looked_at_s = float("-inf")
         self._line = RepeatedLine()
@@ -156,12 +157,12 @@ class LaneLoop:
             taken: Taken = yield self._wait(channel)
             if taken.channel != channel:
                 # A mark that was handed over with a channel that is gone may not be kept.
-                channel, self._kept, self._kept_series, self._kept_lineage = taken.channel, 0, 0, None
-                self._channel = channel
+                channel = self._channel = taken.channel
+                self._kept, self._kept_series, self._kept_lineage, self._has_kept_last = 0, 0, None, False
             if taken.mark is not None:
                 self._lane.learn(taken.mark)
                 self._kept = max(self._kept, taken.mark.sequence)
-                self._kept_lineage = taken.mark.lineage
+                self._kept_lineage, self._has_kept_last = taken.mark.lineage, taken.mark.last is not None
             if taken.confirmed:
                 self._lane.confirm(taken.confirmed)
             if taken.is_closed:
@@ -322,8 +323,8 @@ class LaneLoop:
         lane = self._lane
         if lane.is_in_doubt:
             return False
-        is_begun = lane.sequence > 0 and lane.lineage != self._kept_lineage
-        return lane.sequence > self._kept or lane.series_learnt > self._kept_series or is_begun
+        is_begun = lane.lineage != self._kept_lineage or (lane.knows_last and not self._has_kept_last)
+        return lane.sequence > self._kept or lane.series_learnt > self._kept_series or (lane.sequence > 0 and is_begun)
 
     def _keep_now_and_then(self, channel: int) -> None:
         # After most batches it is too early.
@@ -335,7 +336,7 @@ class LaneLoop:
         if self._knows_more:
             self._carrier.keep(channel, self._lane.mark())
             self._kept, self._kept_series = self._lane.sequence, self._lane.series_learnt
-            self._kept_lineage = self._lane.lineage
+            self._kept_lineage, self._has_kept_last = self._lane.lineage, self._lane.knows_last
             self._kept_at_s = self._proof.now_s()
 
     def _show_lease(self, channel: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
-from coordinator.lane.high_water import Mark
+from coordinator.lane.high_water import LastCommand, Mark
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import Ref, Row
@@ -288,6 +288,17 @@ def test_ids_that_the_kept_mark_lacks_are_kept_though_nothing_is_committed() -> 
         running.inbox.learn(Mark(sequence=1, epoch=1))
         running.deliver(sent)
         until(lambda: [mark.series for mark in running.settler.marks] == [{"accounts": 1}])
+
+
+def test_the_last_command_that_the_kept_mark_does_not_name_is_kept_though_nothing_is_committed() -> None:
+    """As a process of an earlier release has kept it."""
+    with projected() as running:
+        sent = delivery(1, OpenAccount(owner="Ada"))
+        before = Lane(LEDGER, MemoryStore(running.database), lambda: NOW, "before", LaneSettings(), time.monotonic)
+        assert isinstance(before.apply([sent]), Settlement)
+        running.inbox.learn(Mark(sequence=1, epoch=1, series={"accounts": 1}, lineage=running.database.lineage))
+        running.deliver(sent)
+        until(lambda: [mark.last for mark in running.settler.marks] == [LastCommand(1, command_id(1))])
 
 
 def test_outcomes_wait_for_the_projection() -> None:
