@@ -13,7 +13,8 @@ from coordinator.transports.rabbitmq.rights import BrokerAccount
 def lines_of(accounts: Sequence[BrokerAccount], vhost: str, passwords: Mapping[str, Path]) -> Iterator[str]:
     """The lines of a shell's script. `passwords` are files of them, by account; without one a person is asked.
 
-    No line has a password, so no list of processes shows one.
+    No line has a password, so no list of processes shows one. Where all passwords are files, a shell may read the
+    script as its input: no command takes the rest of that for its own.
     """
     for account in accounts:
         name = shlex.quote(account.name)
@@ -21,9 +22,11 @@ def lines_of(accounts: Sequence[BrokerAccount], vhost: str, passwords: Mapping[s
         kept = passwords.get(account.name)
         source = "    # type the password, and the line's end" if kept is None else f" < {shlex.quote(str(kept))}"
         yield f"rabbitmqctl add_user {name}{source}"
-        yield set_permissions(account, vhost)
+        nothing = "" if kept is None else " < /dev/null"
+        yield f"{set_permissions(account, vhost)}{nothing}"
         if account.limits:
-            yield f"rabbitmqctl set_user_limits {name} {shlex.quote(msgspec.json.encode(account.limits).decode())}"
+            limits = shlex.quote(msgspec.json.encode(account.limits).decode())
+            yield f"rabbitmqctl set_user_limits {name} {limits}{nothing}"
 
 
 def set_permissions(account: BrokerAccount, vhost: str) -> str:
