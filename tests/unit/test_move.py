@@ -41,6 +41,14 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], s
     return make
 
 
+def _change(moving: MovingLane, where: str, statement: str) -> None:
+    """As somebody who writes past the lane, or puts a copy there."""
+    engine = sql_engine(moving.urls[where])
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
 class TestMoveOfFiles(MoveContract):
     @pytest.fixture
     def source_url(self, tmp_path: Path, new_database: Callable[[Path], str]) -> str:
@@ -264,10 +272,7 @@ class TestMoveOfFiles(MoveContract):
         mover = moving.mover()
         monkeypatch.setattr(mover, "open_target", lambda *_: False)
         left_at = mover.switch(mover.prepare()).sequence
-        engine = sql_engine(moving.urls["there"])
-        with engine.begin() as connection:
-            connection.execute(text("UPDATE lane_lease SET sequence = 0"))
-        engine.dispose()
+        _change(moving, "there", "UPDATE lane_lease SET sequence = 0")
         with pytest.raises(MoveRefused, match=f"at sequence {left_at}, .* up to 0 only"):
             moving.move()
         waiting = moving.admins["there"].state().lease
@@ -279,10 +284,7 @@ class TestMoveOfFiles(MoveContract):
         """It says nothing of a move, as the database in which the lane goes on."""
         moving.work(5)
         left_at = moving.move().sequence
-        engine = sql_engine(moving.urls["there"])
-        with engine.begin() as connection:
-            connection.execute(text("UPDATE lane_lease SET sequence = 0, epoch = 0, holder = ''"))
-        engine.dispose()
+        _change(moving, "there", "UPDATE lane_lease SET sequence = 0, epoch = 0, holder = ''")
         with pytest.raises(MoveRefused, match=f"at sequence {left_at}, .* up to 0 only"):
             moving.move()
 
@@ -294,10 +296,7 @@ class TestMoveOfFiles(MoveContract):
         # It dies before it lets the lane go on there: no other database has the lane then.
         monkeypatch.setattr(mover, "open_target", lambda *_: False)
         reached = mover.switch(mover.prepare()).sequence
-        engine = sql_engine(moving.urls["here"])
-        with engine.begin() as connection:
-            connection.execute(text("UPDATE lane_lease SET move = NULL, paused = NULL, sequence = sequence - 1"))
-        engine.dispose()
+        _change(moving, "here", "UPDATE lane_lease SET move = NULL, paused = NULL, sequence = sequence - 1")
         with pytest.raises(MoveRefused, match=f"up to sequence {reached}"):
             moving.mover().cancel()
         with pytest.raises(MoveRefused, match=f"up to sequence {reached}"):
@@ -422,10 +421,7 @@ class TestMoveOfFiles(MoveContract):
         """Some of what the rows refer to is there."""
         moving.work(60)
         _refer_to_owners(moving.urls["there"])
-        engine = sql_engine(moving.urls["there"])
-        with engine.begin() as connection:
-            connection.execute(text("INSERT INTO owners VALUES ('nobody')"))
-        engine.dispose()
+        _change(moving, "there", "INSERT INTO owners VALUES ('nobody')")
         mover = moving.mover(works=works)
         held = Mock(side_effect=mover._held)
         monkeypatch.setattr(mover, "_held", held)
