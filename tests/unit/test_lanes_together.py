@@ -129,7 +129,7 @@ def test_a_lane_may_be_slower_than_the_process_to_see_its_end(
             handle = told(callback, *arguments)
             if threading.current_thread().name.startswith("coordinator "):
                 # What it goes on with comes when this loop is gone, or soon would be.
-                is_closed.wait(0.2)
+                is_closed.wait(WITHIN_S)
             return handle
 
         monkeypatch.setattr(loop, "call_soon_threadsafe", told_slowly)
