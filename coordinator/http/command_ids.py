@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from coordinator.access.keyed_ids import FormerId, KeyedIds
 from coordinator.client.command_log import Asked, CommandLogs
 from coordinator.http.keys import CONTEXT
+from coordinator.http.slices import Slices
 from coordinator.service.ids import command_id_for
 from coordinator.service.outcome import FORGOTTEN, Outcome
 from coordinator.service.principal import Principal
@@ -34,8 +35,11 @@ class OwnKeys:
         that id. To find it costs a look into the log, which is one query for some hundred ids. Raises Unavailable and
         InvalidCommand.
         """
-        ids = [self._made.id_for(principal, lane, key) for lane, key in keys]
-        former = [self._made.former_ids_for(principal, lane, key) for lane, key in keys]
+        ids, former, slices = list[str](), list[list[FormerId]](), Slices()
+        for lane, key in keys:
+            ids.append(self._made.id_for(principal, lane, key))
+            former.append(self._made.former_ids_for(principal, lane, key))
+            await slices.pause()
         if not any(former):
             return ids
         by_lane: dict[str, list[str]] = {}
@@ -76,7 +80,11 @@ async def ids_of_keys(request: web.Request, keys: Sequence[LaneKey]) -> list[str
     principal = request[CONTEXT].principal
     own = request.app.get(OWN_KEYS)
     if own is None:
-        return [command_id_for(lane, key) for lane, key in keys]
+        ids, slices = list[str](), Slices()
+        for lane, key in keys:
+            ids.append(command_id_for(lane, key))
+            await slices.pause()
+        return ids
     return await own.ids(principal, keys)
 
 

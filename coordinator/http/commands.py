@@ -4,10 +4,9 @@ Every command has an outcome of its own; the request is not a transaction. No co
 be valid.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from time import monotonic
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -37,6 +36,7 @@ from coordinator.http.receipts import RECEIPTS
 from coordinator.http.requests import NoQuery, granted_wait_s, read_query
 from coordinator.http.responses import command_location, note_preferences
 from coordinator.http.shown_results import SHOWN_RESULTS, ShownResults
+from coordinator.http.slices import Slices, in_turns
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.telemetry import Stages, measured
@@ -47,8 +47,6 @@ from coordinator.service.outcome import Outcome, OutcomeError
 
 COMMANDS: Final[web.AppKey[Mapping[str, type[Command]]]] = web.AppKey("COMMANDS")
 WRITES: Final[web.AppKey[Writes]] = web.AppKey("WRITES")
-SLICE_S: Final = 0.005
-"""So long a request's commands are read before others are served."""
 
 log = structlog.get_logger("gateway")
 
@@ -79,8 +77,7 @@ async def issue_commands(request: web.Request) -> web.Response:
         for place in of_key:
             if isinstance(answer := answers[place], Outcome):
                 answers[place] = told_of_key(answer, key)
-    shown = request.app[SHOWN_RESULTS]
-    answers = [_shown(request, shown, each) if isinstance(each, Outcome) else each for each in answers]
+    answers = await _shown_in_slices(request, answers)
     context.places = _places_of(request, answers)
     context.statuses = dict(Counter(each.status for each in answers))
     unavailable = [each for each in answers if isinstance(each, UnavailableCommand)]
@@ -126,14 +123,11 @@ async def _read_in_slices(messages: Iterator[CommandMessage], share: PrincipalSh
 
     What was read is paid for, though another one is refused. Raises InvalidCommand.
     """
-    read: list[CommandMessage] = []
-    until_s = monotonic() + SLICE_S
+    read, slices = list[CommandMessage](), Slices()
     try:
         for message in messages:
             read.append(message)
-            if monotonic() >= until_s:
-                await asyncio.sleep(0)
-                until_s = monotonic() + SLICE_S
+            await slices.pause()
     finally:
         if share is not None and read:
             share.pay_commands(len(read))
@@ -154,7 +148,9 @@ async def _with_ids(
         ids = await ids_of_keys(
             request, [(_lane_of(request, messages[place].type), f"{key}\n{place}") for place in without]
         )
+    slices = Slices()
     for place, command_id in zip(without, ids, strict=True):
+        await slices.pause()
         messages[place] = msgspec.structs.replace(messages[place], command_id=command_id)
     return messages
 
@@ -165,19 +161,14 @@ def _lane_of(request: web.Request, command_type: str | None) -> str:
 
 
 async def _issue(request: web.Request, messages: list[CommandMessage], wait_s: float) -> list[CommandAnswer]:
-    """Issue all, and return the answer to each, in order.
-
-    The tasks start in the order in which they are made, before the loop does anything else. So the commands reach the
-    writes in their order, within one turn of the loop.
-    """
-    writes = request.app[WRITES]
-    done = await asyncio.gather(*(_answer(request, writes, message, wait_s) for message in messages))
+    """Issue all, and return the answer to each, in order: the commands reach the writes in it, in turns."""
+    done = await in_turns(messages, partial(_answer, request, request.app[WRITES], wait_s))
     request[CONTEXT].stages.end_issued(stages for _, stages in done)
     return [answer for answer, _ in done]
 
 
 async def _answer(
-    request: web.Request, writes: Writes, message: CommandMessage, wait_s: float
+    request: web.Request, writes: Writes, wait_s: float, message: CommandMessage
 ) -> tuple[CommandAnswer, Stages]:
     """The answer to one command. It has stages of its own, since other commands end at other times."""
     command_id, command_type = message.command_id or "", message.type or ""
@@ -212,6 +203,15 @@ def _places_of(request: web.Request, answers: list[CommandAnswer]) -> dict[str, 
             lane = _lane_of(request, each.type)
             places[lane] = max(each.sequence, places.get(lane, 0))
     return places or None
+
+
+async def _shown_in_slices(request: web.Request, answers: list[CommandAnswer]) -> list[CommandAnswer]:
+    """The answers, of which the outcomes have what whoever asks may see of their results."""
+    results, slices, shown = request.app[SHOWN_RESULTS], Slices(), list[CommandAnswer]()
+    for each in answers:
+        shown.append(_shown(request, results, each) if isinstance(each, Outcome) else each)
+        await slices.pause()
+    return shown
 
 
 def _shown(request: web.Request, results: ShownResults, outcome: Outcome) -> Outcome:

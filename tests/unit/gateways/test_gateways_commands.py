@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from structlog.testing import capture_logs
 
+from coordinator.http.slices import TURN_COMMANDS
 from coordinator.protocol.fingerprints import UNKEYED
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import GatewaySettings
@@ -61,7 +62,7 @@ async def test_a_replayed_outcome_says_so(users: RunningGateway) -> None:
     assert [outcome["replayed"] for outcome in outcomes] == [False, True]
 
 
-async def test_commands_come_to_the_writes_in_order_and_within_one_turn_of_the_loop(users: RunningGateway) -> None:
+async def test_commands_come_to_the_writes_in_order_and_many_in_one_turn_of_the_loop(users: RunningGateway) -> None:
     users.writes.gate.clear()
     ids = [str(uuid4()) for _ in range(300)]
     request = asyncio.create_task(post(users, [CREDIT | {"id": command_id} for command_id in ids]))
@@ -71,7 +72,7 @@ async def test_commands_come_to_the_writes_in_order_and_within_one_turn_of_the_l
     in_one_turn = len(users.writes.issued)
     users.writes.gate.set()
     _, outcomes = await request
-    assert in_one_turn == 300
+    assert in_one_turn == TURN_COMMANDS
     assert [message.command_id for message in issued(users)] == ids
     assert [outcome["command_id"] for outcome in outcomes] == ids
 
