@@ -52,7 +52,7 @@ clean: ## remove the data of `make run` and `make monolith`, and the caches
 
 # What the tree says of itself: layers, public names, limits that are tried, documents that are true.
 GUARDS := $(addprefix tests/unit/, \
-	test_architecture.py test_documentation.py test_documents.py test_guarantees.py test_hostile_limits.py \
+	test_architecture.py test_ci.py test_documentation.py test_documents.py test_guarantees.py test_hostile_limits.py \
 	test_http_documentation.py test_kinds.py test_named_paths.py test_public_face.py test_telemetry_documentation.py)
 
 lint: $(STAMP) ## ruff, mypy --strict, and the tests that only read the tree

@@ -25,6 +25,12 @@ DATABASES = ("postgresql", "mariadb", "mongodb")
 @click.option("--full", is_flag=True, help="Every row, longer, with larger logs and backlogs.")
 @click.option("--brief", is_flag=True, help="Whether each row works, whatever it measures: once, for a moment.")
 @click.option("--only", multiple=True, help="Only rows whose key begins so, such as `hot-row` or `transfer-2/lane`.")
+@click.option(
+    "--part",
+    type=(click.IntRange(0), click.IntRange(1)),
+    default=(0, 1),
+    help="Only one part of so many, from 0 on: `--part 2 5`.",
+)
 @click.option("--databases", help="Only these, separated by commas: postgresql, mariadb, mongodb.")
 @click.option("--repeats", type=click.IntRange(1, 100), help="How often each row is run.")
 @click.option("--duration-s", type=click.FloatRange(0.2, 600), help="How long a run is measured.")
@@ -40,6 +46,7 @@ def main(
     full: bool,
     brief: bool,
     only: tuple[str, ...],
+    part: tuple[int, int],
     databases: str | None,
     repeats: int | None,
     duration_s: float | None,
@@ -56,7 +63,7 @@ def main(
     kinds = tuple(databases.split(",")) if databases else ()
     if unknown := set(kinds) - set(DATABASES):
         raise click.BadParameter(f"{', '.join(sorted(unknown))}: there are {', '.join(DATABASES)}")
-    chosen = selected(rows(), is_full=full, only=only, databases=kinds)
+    chosen = selected(rows(), is_full=full, only=only, databases=kinds, part=part)
     if not chosen:
         raise click.BadParameter("no row is named so: --list shows them")
     if is_list:

@@ -6,16 +6,25 @@ from tests.bench.rows import Row
 
 
 def selected(
-    every: Iterable[Row], *, is_full: bool, only: Iterable[str] = (), databases: Iterable[str] = ()
+    every: Iterable[Row],
+    *,
+    is_full: bool,
+    only: Iterable[str] = (),
+    databases: Iterable[str] = (),
+    part: tuple[int, int] = (0, 1),
 ) -> list[Row]:
-    """`only` names sections or keys, or how they begin; what it names is taken from the full run too."""
+    """`only` names sections or keys, or how they begin; what it names is taken from the full run too.
+
+    Of all these there is one `part` of so many, from 0 on.
+    """
     wanted, kinds = tuple(only), tuple(databases)
-    return [
+    found = [
         row
         for row in every
         if (any(row.key.startswith(name) for name in wanted) if wanted else is_full or row.tier == "short")
         and (not kinds or row.database in kinds)
     ]
+    return found[part[0] :: part[1]]
 
 
 def by_section(chosen: Iterable[Row]) -> dict[str, list[Row]]:

@@ -27,13 +27,14 @@ from coordinator.transports.rabbitmq.rights import OPERATOR
 from coordinator.transports.rabbitmq.topology import queue_name
 from coordinator.transports.redis.keys import commands_key, counter_key
 from coordinator.transports.redis.scripts import ADD, ENTRY_BYTES, NUMBER_MAX
+from tests.support.brief import BRIEF
 from tests.support.callers import key_of
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
 pytestmark = [pytest.mark.crowd, pytest.mark.timeout(1800)]
 
-WAITING: Final = int(os.environ.get("CROWD_MESSAGES", "1000000"))
+WAITING: Final = int(os.environ.get("CROWD_MESSAGES", "20000" if BRIEF else "1000000"))
 LETTERS: Final = 10_000
 PAGE_MS_MAX: Final = 300
 COMMAND_MS_MAX: Final = 2_500
@@ -191,5 +192,7 @@ def test_nobody_who_looks_at_a_crowded_lane_waits_for_that(
     with capsys.disabled():
         for name, ms in looks.ms.items():
             print(f"{ms:>8.0f} ms  {name}")
+    if BRIEF:
+        return
     assert {name: ms for name, ms in pages.items() if ms > PAGE_MS_MAX} == {}
     assert {name: ms for name, ms in looks.ms.items() if ms > COMMAND_MS_MAX} == {}

@@ -87,8 +87,8 @@ async def measured(system: System, limits: dict[str, str]) -> tuple[float, float
     system.start_coordinator("users")
     system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2", **limits)
     # What is written here is for cashiers: nobody adds to his own credit.
-    rights = ("--scope", "cashier")
-    honest, greedy = (keys(system, "create", "users", "--subject", name, *rights)["key"] for name in ("honest", "greedy"))
+    made = [keys(system, "create", "users", "--subject", who, "--scope", "cashier") for who in ("honest", "greedy")]
+    honest, greedy = (each["key"] for each in made)
     wait_until(lambda: {call(system, "/users", each)[0] for each in (honest, greedy)} == {200}, "the keys count")
     user: Any = call(system, "/users", honest, ADA)[1]
     url = f"{system.urls['users']}/users/{user['id']}/credit"

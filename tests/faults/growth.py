@@ -1,6 +1,6 @@
 """What may grow in a run that is long, and how far: measured in calm at the start, in the middle and at the end."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -54,9 +54,14 @@ Sample = dict[Measure, dict[str, float]]
 """Figures of one moment: of each measure, by what was measured."""
 
 
-def grown(samples: Sequence[Sample]) -> Iterator[str]:
-    """What has grown beyond its bound, in words. What is not there at the start or the middle counts as 0 there."""
+def grown(samples: Sequence[Sample], shown_only: Collection[Measure] = ()) -> Iterator[str]:
+    """What has grown beyond its bound, in words. What is not there at the start or the middle counts as 0 there.
+
+    Of what is `shown_only` nothing is judged.
+    """
     for measure, bound in BOUNDS.items():
+        if measure in shown_only:
+            continue
         for name, figures in _figures(samples, measure):
             limit = _limit(bound, figures)
             if limit is not None and figures[-1] > limit:

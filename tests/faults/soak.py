@@ -27,6 +27,7 @@ from tests.faults.run import clients_of, percentile
 from tests.faults.strikes import Strikes, striking
 from tests.faults.vitals import vitals_of
 from tests.faults.workload import workloads
+from tests.support.brief import BRIEF
 
 SPARING = frozenset(
     {
@@ -51,6 +52,7 @@ FAULT_S_MAX = 30.0
 CALM_SHARE, CALM_S = 0.1, (15.0, 120.0)
 WARM_UP_SHARE = 0.1
 ANSWERS_TIMEOUT_S = 60.0
+TIMES = (Measure.LATENCY_P50, Measure.LATENCY_P99)
 DRAIN_EVERY_S = 0.5
 
 
@@ -181,7 +183,7 @@ async def run_soak(seconds: float, seed: int) -> Sequence[str]:
         wrong = [f"a client broke: {task.exception()!r}" for task in done if task.exception() is not None]
         wrong += [f"{len(late)} clients had no answer in {ANSWERS_TIMEOUT_S:g} s"] if late else []
         wrong += [oddity for client in chain(*clients.values()) for oddity in client.oddities]
-        wrong += [*strikes.violations, *soak.violations, *grown(soak.samples)]
+        wrong += [*strikes.violations, *soak.violations, *grown(soak.samples, TIMES if BRIEF else ())]
         print(*table_of(soak.samples), sep="\n")
         struck = ", ".join(f"{count} {kind}" for kind, count in strikes.struck.items())
         print(f"faults: {struck}")

@@ -1,4 +1,4 @@
-"""`BRIEF=1`, as CI has it: does a test that measures times still work? Its figures are shown, and nobody judges them."""
+"""`BRIEF=1`, as CI has it: does what measures times still work? Its times are shown, and nobody judges them."""
 
 import os
 from typing import Final
