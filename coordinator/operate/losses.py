@@ -58,6 +58,8 @@ def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, wit
         problem = why(lane, sequence, up_to, mark, place, is_other=is_other)
         if problem is not None:
             raise CommandRefused(f"{problem}: nothing was accepted")
+        # What was accepted before, and the lane has yet to go above, stays so: somebody may know of that.
+        up_to = max(up_to, 0 if lease is None else lease.lost_up_to or 0)
         act = act_of(lane, _ACT, reason, sequence=sequence, up_to=up_to, without_mark=without_mark)
         _check_end(lane, admin, admin.accept_loss(sequence, up_to, now(), act, lineage=lineage), sequence)
         lease = admin.state().lease

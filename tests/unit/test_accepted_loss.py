@@ -117,6 +117,18 @@ def test_what_the_mark_shows_is_accepted(database: str, monkeypatch: pytest.Monk
     assert accepted.stdout == "users may go on, though the sequences 1 to 9 are lost\n"
 
 
+def test_what_was_accepted_before_stays_so(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(monkeypatch, Mark(sequence=9))
+    for up_to, kept in ((9, 9), (20, 20), (9, 20), (30, 30)):
+        accepted = accept(database, up_to)
+        assert (accepted.exit_code, accepted.stderr) == (0, "")
+        assert accepted.stdout == f"users may go on, though the sequences 1 to {kept} are lost\n"
+        with closing(open_store(database, registry().service("users"))) as store:
+            lease = store.current()
+        assert lease is not None
+        assert lease.lost_up_to == kept
+
+
 def test_who_accepts_again_after_the_lane_went_on_is_told_that_it_was_accepted(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
