@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.runtime.host_names import checked_hosts
+from coordinator.runtime.lists import shown_word
 from coordinator.runtime.settings import Limits
 
 METHODS: Final = ("keys", "tokens", "none")
@@ -111,4 +112,4 @@ class AccessSettings(BaseSettings, Limits):
 def _check_among(text: str, known: tuple[str, ...]) -> None:
     unknown = [word for word in text.split() if word not in known]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(known)}")
+        raise ValueError(f"{shown_word(unknown[0])} is not one of {', '.join(known)}")

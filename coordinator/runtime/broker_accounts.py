@@ -9,7 +9,7 @@ from typing import Final, Self
 from msgspec import Struct
 from pydantic import BaseModel, Field, model_validator
 
-from coordinator.runtime.lists import words_of
+from coordinator.runtime.lists import shown_word, words_of
 from coordinator.service.principal import (
     BROKER_USER,
     NO_SCOPES,
@@ -76,19 +76,19 @@ def _scopes(scopes: str, named: frozenset[str]) -> dict[str, frozenset[str]]:
         account, equals, scope = pair.partition("=")
         if not (account and equals and is_scope(scope)):
             raise ValueError(
-                f"{pair!r:.100} is not an account, =, and a scope of 1 to {SCOPE_CHARACTERS_MAX} visible ASCII "
+                f"{shown_word(pair)} is not an account, =, and a scope of 1 to {SCOPE_CHARACTERS_MAX} visible ASCII "
                 "characters: write `billing=refunds billing=staff` for two scopes of one account"
             )
         if account in named:
             raise ValueError(
-                f"{account!r:.100} is a gateway (LANE_GATEWAY_ACCOUNTS), and has the scopes of those for whom it asks: "
-                "name it in one of the two"
+                f"{shown_word(account)} is a gateway (LANE_GATEWAY_ACCOUNTS), and has the scopes of those for whom it "
+                "asks: name it in one of the two"
             )
         found[account] = found.get(account, NO_SCOPES) | {scope}
     for account, its in found.items():
         principal = Principal(subject=f"{BROKER_USER}{account}", scopes=its)
         if (defect := defect_of(principal, may_be_broker_user=True)) is not None:
-            raise ValueError(f"{account!r:.100} cannot ask for anything: {defect}")
+            raise ValueError(f"{shown_word(account)} cannot ask for anything: {defect}")
     return found
 
 
@@ -98,12 +98,12 @@ def _reply_queues(pairs: str) -> dict[str, frozenset[str]]:
         account, equals, queue = pair.partition("=")
         if not (account and equals and queue) or len(queue.encode()) > QUEUE_NAME_BYTES_MAX:
             raise ValueError(
-                f"{pair!r:.100} is not an account, =, and the name of a queue of at most {QUEUE_NAME_BYTES_MAX} bytes: "
-                "write `billing=billing.outcomes`"
+                f"{shown_word(pair)} is not an account, =, and the name of a queue of at most {QUEUE_NAME_BYTES_MAX} "
+                "bytes: write `billing=billing.outcomes`"
             )
         if queue.startswith(OF_THE_BROKER):
             raise ValueError(
-                f"{queue!r:.100} is not for outcomes: names that begin with {', '.join(OF_THE_BROKER)} are "
+                f"{shown_word(queue)} is not for outcomes: names that begin with {', '.join(OF_THE_BROKER)} are "
                 "RabbitMQ's or the lanes'; give the queue another name"
             )
         found[queue] = found.get(queue, frozenset()) | {account}

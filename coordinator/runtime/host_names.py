@@ -3,6 +3,8 @@
 from typing import Final
 from urllib.parse import urlsplit
 
+from coordinator.runtime.lists import shown_word
+
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -19,5 +21,5 @@ def checked_hosts(texts: list[str]) -> list[str]:
     hosts = [text.lower().removeprefix("[").removesuffix("]") if ":" in text else text.lower() for text in texts]
     for text, host in zip(texts, hosts, strict=True):
         if host_of(f"//[{host}]" if ":" in host else f"//{host}") != host:
-            raise ValueError(f"{text[:100]!r} is no name of a host, such as operations.internal, without a port")
+            raise ValueError(f"{shown_word(text)} is no name of a host, such as operations.internal, without a port")
     return hosts

@@ -395,6 +395,16 @@ def test_who_calls_stripe_is_told_of_all_that_is_missing(monkeypatch: pytest.Mon
         (TraceSettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "http://svc:{}@collector:4318"),
         (TraceSettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "svc:{}@collector:4318"),
         (OperationsSettings, "OPERATIONS_COORDINATORS", "http://10.0.0.5:9101 http://svc:{}@10.0.0.6:9101"),
+        # Addresses where something else belongs.
+        (OperationsSettings, "OPERATIONS_OPEN_AS", "http://svc:{}@shop.example/"),
+        (AccessSettings, "ACCESS_OPEN_AS", "http://svc:{}@shop.example:8080"),
+        (AccessSettings, "ACCESS_METHODS", "keys postgresql://svc:{}@db/users"),
+        (AccessSettings, "ACCESS_METHODS", "postgresql://svc:a,{}@db/users"),
+        (AccessSettings, "ACCESS_TOKEN_ALGORITHMS", "https://svc:{}@issuer.example/keys"),
+        (LaneSettings, "LANE_GATEWAY_ACCOUNTS", "amqp://svc:a,{}@broker/%2F"),
+        (LaneSettings, "LANE_ACCOUNT_SCOPES", "amqp://svc:{}@broker/%2F"),
+        (LaneSettings, "LANE_ACCOUNT_SCOPES", "billing=amqp://svc:{}@broker/é"),
+        (LaneSettings, "LANE_REPLY_QUEUES", "amqp://svc:{}@broker/%2F"),
     ],
 )
 def test_an_address_that_is_refused_is_shown_without_what_may_be_a_password(
