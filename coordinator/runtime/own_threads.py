@@ -25,4 +25,7 @@ def asked(question: Callable[[], T], name: str) -> "asyncio.Future[T]":
             answer.set_exception(error)
 
     threading.Thread(target=ask, name=name, daemon=True).start()
-    return asyncio.wrap_future(answer)
+    told = asyncio.wrap_future(answer)
+    # Of one for which nobody waits any more, since its process stops, asyncio would log the error with its traceback.
+    told.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return told

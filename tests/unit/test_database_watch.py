@@ -1,6 +1,7 @@
 """What a lane's process learns from its database now and then: how many dead letters it has, and its clock."""
 
 import asyncio
+import gc
 import math
 import threading
 from collections.abc import Callable, Coroutine
@@ -158,6 +159,32 @@ async def test_nobody_knows_while_it_does_not_answer(monkeypatch: pytest.MonkeyP
     answers.set()
     await clock_is_known(is_known=True)
     await end_tasks(watching)
+
+
+async def test_an_answer_that_comes_as_the_watch_ends_is_no_error_of_the_process() -> None:
+    """MongoDB's client refuses what it was asked before it was closed."""
+    admin: Any = Database()
+    has_begun, may_end = threading.Event(), threading.Event()
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+
+    def refuse() -> None:
+        has_begun.set()
+        may_end.wait(WITHIN_S)
+        raise DatabaseUnavailable("it is closed")
+
+    admin.on_asked = refuse
+    watching = asyncio.ensure_future(DatabaseWatch("ledger", lambda: admin, counts=True).run())
+    assert await asyncio.to_thread(has_begun.wait, WITHIN_S)
+    await end_tasks(watching)
+    may_end.set()
+    for thread in threading.enumerate():
+        if thread.name == "database watch":
+            await asyncio.to_thread(thread.join, WITHIN_S)
+    await asyncio.sleep(0)
+    del watching
+    gc.collect()
+    assert errors == []
 
 
 def test_a_process_ends_though_its_database_never_answers() -> None:
