@@ -289,7 +289,12 @@ def imported(reference: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:
     module_name, _, attribute = reference.partition(":")
     if not module_name or not attribute:
         raise ConfigurationError(f"{reference!r} does not name anything: write module:NAME")
-    here = str(Path.cwd())
+    try:
+        here = str(Path.cwd())
+    except OSError as error:
+        raise ConfigurationError(
+            f"the folder in which this was started cannot be found ({error.strerror}): go to one that is there"
+        ) from None
     if here not in sys.path:
         # A console script does not look where it is started; `python -m` does.
         sys.path.insert(0, here)

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -148,3 +149,16 @@ def test_what_only_looks_ends_quietly_where_its_reader_is_gone(words: str, envir
     ran = subprocess.run(command, env=os.environ | environment, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_a_folder_that_is_gone_is_said_in_words(tmp_path: Path) -> None:
+    """A shell stays in a folder that somebody else removes."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = ["rmdir ../gone", shlex.join([sys.executable, "-m", "coordinator", "--app", "gateways.app:APP", "schemas"])]
+    ended = subprocess.run(
+        ["sh", "-c", "; ".join(words)], cwd=gone, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("coordinator: the folder in which this was started cannot be found (No such file")
+    assert ended.stderr.count("\n") == 1
