@@ -339,6 +339,29 @@ def test_on_postgresql_as_an_owner_who_is_no_administrator(postgresql: tuple[Dat
     assert not database.may(other, "INSERT INTO later VALUES (1)")
 
 
+def test_on_postgresql_a_look_at_another_place_is_refused(
+    postgresql: tuple[Database, list[str]], databases: FreshDatabases
+) -> None:
+    """Nobody writes tables that are not there."""
+    database, (writing, migrating, *_) = postgresql
+    migrator = {"USERS_MIGRATION_URL": database.as_role(database.url, migrating)}
+    database.run(
+        f"GRANT UPDATE ON users TO {ident(writing)}",
+        f"GRANT SELECT ON lane_lease TO {ident(migrating)}",
+        f"CREATE SCHEMA first AUTHORIZATION {ident(migrating)}",
+        f"ALTER ROLE {ident(migrating)} SET search_path = first, public",
+    )
+    empty = {"USERS_MIGRATION_URL": databases.new("USERS_DATABASE_URL")}
+    for settings, why in ((migrator, "it looks in the schema first"), (empty, "where no lane's tables are")):
+        ran = database.invoke("--apply", **settings)
+        assert (ran.exit_code, ran.stdout) == (1, "")
+        assert why in ran.stderr
+    database.run("UPDATE lane_lease SET lane = 'items'")
+    ran = database.invoke()
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert "it looks in the database of lane items" in ran.stderr
+
+
 def my(name: str, host: str = "%") -> str:
     escaped = name.replace("\\", "\\\\").replace("'", "''")
     return f"'{escaped}'@'{host}'"

@@ -60,12 +60,19 @@ class SqlKind:
         return SqlApiKeys(self.dialect, address, lane)
 
     def writers(self, looking: Address, query: WritersQuery) -> Writers:
+        from coordinator.stores.sql.place import misplaced
+
         with self._connected(looking) as connection:
-            return self.dialect.writers(connection, query)
+            why = misplaced(connection, query)
+            found = self.dialect.writers(connection, query)
+            return found if why is None else Writers(found.found, (*found.unseen, f"Not all is seen: {why}."))
 
     def foreign_rights(self, looking: Address, query: WritersQuery) -> ForeignRights:
+        from coordinator.stores.sql.place import misplaced
+
         with self._connected(looking) as connection:
-            return self.dialect.foreign_rights(connection, query)
+            why = misplaced(connection, query)
+            return self.dialect.foreign_rights(connection, query) if why is None else ForeignRights((), why)
 
     def reader_excess(self, looking: Address, query: ReaderQuery) -> ReaderExcess:
         with self._connected(looking) as connection:
