@@ -18,6 +18,7 @@ from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.mongodb.foreign_rights import command_of
 from coordinator.stores.mongodb.foreign_rights import foreign_rights as rights_on_mongodb
 from coordinator.stores.writers import WritersQuery
@@ -658,7 +659,7 @@ class _Server:
         return self
 
     def list_collection_names(self) -> list[str]:
-        return ["items", "command_log", *self._collections]
+        return ["items", "command_log", LEASE_TABLE, *self._collections]
 
     def command(self, command: dict[str, Any]) -> dict[str, Any]:
         if "rolesInfo" in command:
@@ -680,13 +681,21 @@ _PRIVILEGES: dict[str, list[dict[str, Any]]] = {
     "read": [{"resource": {"db": "items", "collection": ""}, "actions": ["find"]}],
     "root": [{"resource": {"anyResource": True}, "actions": ["anyAction"]}],
     "mine": [{"resource": {"db": "items", "collection": "items"}, "actions": ["update"]}],
+    "dbAdmin": [{"resource": {"db": "items", "collection": ""}, "actions": ["dropCollection", "createIndex"]}],
+    "clusterAdmin": [{"resource": {"db": "", "collection": ""}, "actions": ["dropDatabase"]}],
+    "userAdmin": [{"resource": {"db": "items", "collection": ""}, "actions": ["changePassword", "grantRole"]}],
+    "userAdminAnyDatabase": [{"resource": {"db": "", "collection": ""}, "actions": ["grantRole"]}],
+    "passwords": [{"resource": {"db": "admin", "collection": ""}, "actions": ["changePassword"]}],
+    "users": [{"resource": {"db": "admin", "collection": "system.users"}, "actions": ["update"]}],
+    "restore": [{"resource": {"db": "items", "collection": "items"}, "actions": ["insert"]}],
+    "of others": [{"resource": {"db": "halls", "collection": ""}, "actions": ["grantRole", "insert"]}],
 }
 
 
 def of_mongodb(role: str, *collections: str, user: str = "legacy") -> list[Any]:
     database = "admin" if role in ("root", "readWriteAnyDatabase") else "items"
     server: Any = _Server({(user, "admin"): [{"role": role, "db": database}]}, collections)
-    query = WritersQuery(("items", "command_log"), "items", "lane", "items")
+    query = WritersQuery(("items", "command_log", LEASE_TABLE), "items", "lane", "items")
     rights = rights_on_mongodb(server, query, "owner")
     assert rights.unseen is None
     return list(rights.found)
@@ -694,7 +703,7 @@ def of_mongodb(role: str, *collections: str, user: str = "legacy") -> list[Any]:
 
 def test_on_mongodb_who_wrote_reads() -> None:
     (right,) = of_mongodb("readWrite", user='it"s).runCommand(')
-    assert (right.is_wide, right.tables) == (False, ("command_log", "items"))
+    assert (right.is_wide, right.tables) == (False, ("command_log", "items", LEASE_TABLE))
     assert [command_of(statement) for statement in right.statements] == [
         ("admin", {"grantRolesToUser": 'it"s).runCommand(', "roles": [{"role": "read", "db": "items"}]}),
         ("admin", {"revokeRolesFromUser": 'it"s).runCommand(', "roles": [{"role": "readWrite", "db": "items"}]}),
@@ -715,6 +724,29 @@ def test_on_mongodb_what_no_statement_ends_is_said() -> None:
     assert "by hand" in right.why
     assert of_mongodb("read") == []
     assert of_mongodb("readWrite", user="lane") == of_mongodb("readWrite", user="owner") == []
+
+
+def test_on_mongodb_who_takes_collections_away_writes() -> None:
+    for role in ("dbAdmin", "clusterAdmin"):
+        (right,) = of_mongodb(role)
+        assert (right.is_administrators, right.statements) == (False, ())
+        assert "by hand" in right.why
+
+
+def test_on_mongodb_who_gives_rights_is_an_administrator() -> None:
+    for role in ("userAdmin", "userAdminAnyDatabase", "passwords", "users"):
+        (right,) = of_mongodb(role)
+        assert right.is_administrators, role
+    assert of_mongodb("of others") == []
+    (right,) = of_mongodb("restore")
+    assert not right.is_administrators, "a role of the service's own of that name is no administrator's"
+
+
+def test_on_mongodb_a_database_without_a_lane_is_refused() -> None:
+    server: Any = _Server({("legacy", "admin"): []})
+    server.list_collection_names = lambda: ["halls"]
+    rights = rights_on_mongodb(server, WritersQuery(("items", LEASE_TABLE), "items", "lane", "items"), "owner")
+    assert "no lane's collections" in str(rights.unseen)
 
 
 def test_a_mongodb_without_users_says_so(databases: FreshDatabases) -> None:

@@ -19,6 +19,7 @@ from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.stores.mongodb.writers import ACTIONS
 from coordinator.stores.mongodb.writers import writers as writers_on_mongodb
 from coordinator.stores.writers import WritersQuery
 from tests.support.databases import FreshDatabases, sql_engine
@@ -224,7 +225,8 @@ class _Users:
         ({"db": "items", "collection": ""}, ["find", "insert", "update"], "insert, update"),
         ({"db": "items", "collection": "items"}, ["remove"], "remove"),
         ({"db": "", "collection": ""}, ["update"], "update"),
-        ({"anyResource": True}, ["anyAction"], "insert, update, remove"),
+        ({"anyResource": True}, ["anyAction"], ", ".join(ACTIONS)),
+        ({"db": "items", "collection": ""}, ["dropDatabase"], "dropDatabase"),
         ({"db": "items", "collection": ""}, ["find"], None),
         ({"db": "others", "collection": ""}, ["insert"], None),
         ({"db": "items", "collection": "others"}, ["insert"], None),

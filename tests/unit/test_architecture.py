@@ -58,7 +58,7 @@ OF_THE_REFERENCE_SYSTEM = {
 NOT_THE_REFERENCE_SYSTEM_S = {
     "coordinator/documents/http_api.py": re.compile(r"schema\['items'\]"),
     "coordinator/documents/asyncapi.py": re.compile(r'"(items|minItems|maxItems)":'),
-    "coordinator/stores/mongodb/writers.py": re.compile(r'"usersInfo"|\["users"\]'),
+    "coordinator/stores/mongodb/writers.py": re.compile(r'"usersInfo"|\["users"\]|"system\.users"'),
     "coordinator/transports/rabbitmq/definitions.py": re.compile(r'"users"'),
     "coordinator/accounts/management.py": re.compile(r'"users|f"users/'),
     "coordinator/http/contract/openapi.py": re.compile(r'"(items|minItems|maxItems)"'),

@@ -1,6 +1,6 @@
 """What else can write a lane's collections on MongoDB: accounts by their privileges, where the server shows them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from pymongo.database import Database
@@ -9,7 +9,14 @@ from pymongo.errors import OperationFailure
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered
 
-ACTIONS: Final = ("insert", "update", "remove")
+ACTIONS: Final = (
+    *("insert", "update", "remove"),
+    # What takes documents away with their collection, or an index by which the server removes them in time.
+    *("dropCollection", "dropDatabase", "renameCollectionSameDB", "convertToCapped", "collMod", "createIndex"),
+)
+_GIVING: Final = ("grantRole", "changePassword")
+"""By the first an account has any role of a database, by the second it logs in as another one."""
+_OF_RIGHTS: Final = ("system.users", "system.roles")
 UNKNOWN_COMMAND: Final = 59
 _LOOKING: Final = frozenset(
     {
@@ -76,6 +83,19 @@ def actions_on(holder: Mapping[str, Any], database: str, collection: str) -> lis
         if _reaches(privilege.get("resource", {}), database, collection)
     )
     return [actions for actions in reaching if actions]
+
+
+def gives_rights(holder: Mapping[str, Any], databases: Collection[str]) -> bool:
+    """Whether an account or a role may give itself the rights of others of these databases."""
+    return any(_gives(privilege, databases) for privilege in holder.get("inheritedPrivileges", []))
+
+
+def _gives(privilege: dict[str, Any], databases: Collection[str]) -> bool:
+    resource = privilege.get("resource", {})
+    if resource.get("collection") in _OF_RIGHTS and resource.get("db") in ("", "admin"):
+        return any(_allows(privilege, action) for action in ACTIONS)
+    is_there = any(_reaches(resource, database, "") for database in databases)
+    return is_there and any(_allows(privilege, action) for action in _GIVING)
 
 
 def may_find(holder: Mapping[str, Any], database: str, collection: str) -> bool:
