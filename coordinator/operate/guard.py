@@ -63,15 +63,17 @@ class _Guarded(Struct, frozen=True):
         except driver_errors() as error:
             raise self._refused(error) from error
 
-    def other_means(self) -> tuple[tuple[Writer, ...], tuple[Writer, ...]]:
-        """Triggers and the like, which are nobody's right; and roles that keep theirs and that others have now."""
+    def other_means(self) -> tuple[tuple[Writer, ...], tuple[Writer, ...], tuple[str, ...]]:
+        """Triggers and the like, which are nobody's right; roles that keep theirs and that others have now; and what of
+        these is not shown to this one."""
         try:
-            found = self.kind.writers(self.looking, self.query).found
+            writers = self.kind.writers(self.looking, self.query)
         except driver_errors() as error:
             raise self._refused(error) from error
         return (
-            tuple(writer for writer in found if writer.kind not in ("role", "file", "process")),
-            tuple(writer for writer in found if writer.is_shared),
+            tuple(writer for writer in writers.found if writer.kind not in ("role", "file", "process")),
+            tuple(writer for writer in writers.found if writer.is_shared),
+            writers.unseen,
         )
 
     def revoke(self, statements: Sequence[str]) -> None:
@@ -114,7 +116,7 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
         if not as_json:
             _print_lines("Revoked:", (f"{statement};" for statement in statements))
         rights, (reads, limits) = guarded.foreign_rights(), _parted(guarded.reader_excess())
-    means, shared = guarded.other_means()
+    means, shared, unseen = guarded.other_means()
     if as_json:
         administrators = [right for right in rights.found if right.is_administrators]
         shown = {
@@ -123,6 +125,7 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
             "remaining": msgspec.to_builtins(rights.remaining),
             "administrators": msgspec.to_builtins(administrators),
             "other_means": msgspec.to_builtins(means),
+            "unseen": unseen,
             "reads": msgspec.to_builtins(reads.found),
             "kept": guarded.kept,
             "shared": msgspec.to_builtins(shared),
@@ -132,6 +135,8 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
         for right in (*rights.found, *reads.found):
             _print_lines(f"{right.who}: {right.does}{_of_tables(right.tables)}", _ending(right, is_wide=is_wide))
         _print_means(lane, means)
+        for note in unseen:
+            click.echo(printable(f"{lane}: {note}"), err=True)
         click.echo(_summary(guarded, rights))
         for writer in shared:
             click.echo(printable(f"{lane}: {_sharing(guarded, writer)}"))

@@ -426,6 +426,7 @@ def test_on_mysql_what_a_reader_may_write_by_another_database_is_said(mysql: tup
         f"CREATE PROCEDURE {other}.touch() UPDATE `{name}` . payments SET version = version",
         f"CREATE PROCEDURE {other}.any_one() BEGIN SET @it = CONCAT('UPDATE {name}.pay', 'ments SET version = 1'); "
         "PREPARE made FROM @it; EXECUTE made; END",
+        f"CREATE PROCEDURE {other}.by_server() CALL sys.execute_prepared_stmt(CONCAT('UPDATE {name}.pay', 'ments …'))",
         f"CREATE PROCEDURE {other}.harmless() SQL SECURITY INVOKER BEGIN PREPARE made FROM 'SELECT 1'; END",
         f"GRANT UPDATE, SELECT, EXECUTE ON {other}.* TO {my(database.reader)}",
     )
@@ -436,8 +437,10 @@ def test_on_mysql_what_a_reader_may_write_by_another_database_is_said(mysql: tup
         said = database.invoke().output.splitlines()
         assert f"view {other}.few: of the database {other}: it is made of the table (payments)" in said
         assert f"routine {other}.touch: of the database {other}: its text names the table (payments)" in said
-        (made,) = (line for line in said if "makes statements" in line)
-        assert made.startswith(f"routine {other}.any_one: runs as ")
+        made = [line for line in said if "makes statements" in line]
+        assert [line.partition(": runs as ")[0] for line in made] == [
+            f"routine {other}.{each}" for each in ("any_one", "by_server")
+        ]
         assert not any("same" in line for line in said)
         assert any("by what is listed here its tables may be changed, too" in line for line in said)
     finally:
@@ -549,6 +552,73 @@ def test_on_mysql_who_may_act_as_another_one_is_an_administrator(mysql: tuple[Da
         assert listed["does"] == right
     finally:
         database.run(f"DROP DATABASE {own}")
+
+
+def test_on_mysql_who_may_take_a_key_away_writes(mysql: tuple[Database, list[str]]) -> None:
+    database, (role, *_) = mysql
+    database.run(f"GRANT INDEX ON command_log TO {my(role)}")
+    assert database.may(role, "DROP INDEX `PRIMARY` ON command_log")
+    status, shown = database.guard("--apply")
+    assert (status, shown["remaining"]) == (0, [])
+    assert not database.may(role, "CREATE INDEX more ON command_log (type)")
+
+
+def test_on_mysql_who_writes_files_anywhere_is_found(mysql: tuple[Database, list[str]]) -> None:
+    """A file of a trigger's, beside a table's, is a trigger of whoever it says."""
+    database, (role, *_) = mysql
+    database.run(f"GRANT FILE ON *.* TO {my(role)}")
+    with sql_engine(database.url).connect() as connection:
+        confined_to = connection.exec_driver_sql("SELECT @@secure_file_priv").scalar()
+    is_found = not confined_to and (database.is_mariadb or confined_to is not None)
+    status, shown = database.guard("--apply")
+    assert (status, who(shown["remaining"])) == ((1, {f"'{role}'@'%'"}) if is_found else (0, set()))
+    status, shown = database.guard("--apply", "--wide")
+    assert (status, shown["remaining"]) == (0, [])
+
+
+def test_on_mysql_a_role_that_everybody_has_is_found(mysql: tuple[Database, list[str]]) -> None:
+    """That of the lane: on MariaDB a role of its name, which is none of the lane's; on MySQL its account."""
+    database, (role, *_) = mysql
+    write = "UPDATE payments SET version = version"
+    lane = my(database.lane_role)
+    if database.is_mariadb:
+        named = my(database.lane_role).partition("@")[0]
+        name = urlsplit(database.url).path.strip("/")
+        database.run(
+            f"CREATE ROLE {named}",
+            f"GRANT UPDATE, SELECT ON payments TO {named}",
+            f"GRANT {named} TO {my(role)}",
+            f"SET DEFAULT ROLE {named} FOR {my(role)}",
+        )
+        try:
+            assert database.may(role, f"UPDATE {name}.payments SET version = version")
+            status, shown = database.guard("--apply")
+            assert (status, shown["remaining"]) == (0, [])
+            assert shown["statements"], "it had a right"
+            assert database.may(database.lane_role, write)
+        finally:
+            database.run(f"DROP ROLE {named}")
+        return
+    named = lane.replace("'", "`")
+    database.run(f"SET GLOBAL mandatory_roles = 'other, {named}'")
+    try:
+        status, shown = database.guard()
+        assert (status, who(shown["remaining"])) == (1, {"every account"})
+    finally:
+        database.run("SET GLOBAL mandatory_roles = ''")
+
+
+def test_on_mysql_what_an_account_is_not_shown_of_other_databases_is_said(mysql: tuple[Database, list[str]]) -> None:
+    database, (migrator, *_) = mysql
+    name = urlsplit(database.url).path.strip("/")
+    assert database.guard()[1]["unseen"] == []
+    database.run(
+        f"GRANT ALL ON `{name}`.* TO {my(migrator)} WITH GRANT OPTION", f"GRANT SELECT ON mysql.* TO {my(migrator)}"
+    )
+    settings = {"PAYMENTS_MIGRATION_URL": database.as_role(database.url, migrator)}
+    ran = database.invoke(**settings)
+    assert "triggers of other databases may be hidden from this account" in ran.stderr
+    assert any("other databases" in note for note in database.guard(**settings)[1]["unseen"])
 
 
 def test_on_mysql_a_right_on_more_than_the_lanes_tables_stays_unless_asked_for(

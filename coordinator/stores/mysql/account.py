@@ -17,10 +17,16 @@ def user_of(grantee: str) -> str:
 
 def account_of(grantee: str) -> str:
     """A `grantee` as a statement takes it: a user and its host; a role of MariaDB's, which has none; or PUBLIC."""
-    name, (_, at, host) = user_of(grantee), grantee.rpartition("@")
-    if at and host not in ("''", ""):
+    name, (_, _, host) = user_of(grantee), grantee.rpartition("@")
+    if not is_role(grantee):
         return f"{_literal(name)}@{_literal(host[1:-1])}"
     return name if name == "PUBLIC" else _literal(name)
+
+
+def is_role(grantee: str) -> bool:
+    """Whether a `grantee` of MariaDB is a role, which may have the name of an account."""
+    _, at, host = grantee.rpartition("@")
+    return not at or host in ("''", "")
 
 
 def _literal(text: str) -> str:

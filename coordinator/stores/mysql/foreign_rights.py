@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, text
 
 from coordinator.stores.foreign_rights import ForeignRight, ForeignRights, listed, together
-from coordinator.stores.mysql.account import USER, account_of, user_of
+from coordinator.stores.mysql.account import USER, account_of, is_role, user_of
 from coordinator.stores.mysql.global_rights import global_rights
 from coordinator.stores.mysql.memberships import Membership, memberships, reached_from, system_tables
 from coordinator.stores.mysql.views import views_upon
@@ -33,6 +33,8 @@ _ADMINISTRATORS: Final = (
     *("REPLICATION SLAVE ADMIN", "REPLICATION_SLAVE_ADMIN"),
 )
 """With any of these an account may give itself any right, log in or act as another one, or write past all rights."""
+_WRITES_FILES: Final = "FILE"
+"""Where nothing confines it to a folder: a trigger, or settings of the server, are files beside its data."""
 _OF_THE_SERVER: Final = (
     *("user", "global_priv", "db", "tables_priv", "columns_priv", "procs_priv", "proxies_priv", "global_grants"),
     *("roles_mapping", "role_edges", "default_roles", "proc", "event", "func", "plugin", "component", "servers"),
@@ -40,6 +42,10 @@ _OF_THE_SERVER: Final = (
 """The tables of `mysql` in which rights stand, and what runs as somebody."""
 _MAKES_RIGHTS: Final = ("INSERT", "UPDATE")
 
+# None stands for no limit on MariaDB, and for no files at all on MySQL.
+_UNCONFINED: Final = text("SELECT @@secure_file_priv, @@datadir")
+_MANDATORY: Final = text("SELECT @@GLOBAL.mandatory_roles")
+_MANDATORY_ROLE: Final = re.compile(r"""\s*(?:`((?:[^`]|``)*)`|'([^']*)'|"([^"]*)"|([^@,\s]+))(?:@[^,]*)?(?:,|$)""")
 _USER: Final = text(f"SELECT {USER}")  # a constant of ours
 _HERE: Final = text("SELECT DATABASE()")
 # A grant's name of a database is a pattern.
@@ -79,9 +85,11 @@ def foreign_rights(connection: Connection, query: WritersQuery) -> ForeignRights
     here = str(connection.execute(_HERE).scalar_one())
     kept = {looking, query.role or looking}
     held = memberships(connection)
+    has_roles = "roles_mapping" in system_tables(connection)
     # Whoever makes a role on MariaDB has it.
     given = [each for each in held if each.is_admin != "Y"]
     needed = reached_from(held, query.role or looking) | reached_from(given, looking)
+    needed |= {each.of_user for each in given if each.user == each.of_user}
     everywhere = _everywhere(connection, query.tables)
     administrators = {right.who for right in everywhere if right.is_administrators}
     rights = [*everywhere, *_of_database(connection, query.tables), *_of_tables(connection, here, query.tables)]
@@ -89,9 +97,12 @@ def foreign_rights(connection: Connection, query: WritersQuery) -> ForeignRights
     found = [
         _kept_for(right, needed)
         for right in rights
-        if user_of(right.who) not in kept and (right.is_administrators or right.who not in administrators)
+        if (user_of(right.who) not in kept or (has_roles and is_role(right.who)))
+        and (right.is_administrators or right.who not in administrators)
     ]
     found += _members(held, kept, query.tables)
+    if "role_edges" in system_tables(connection):
+        found += _mandatory(connection, kept, query.tables)
     if "proxies_priv" in system_tables(connection):
         found += _proxies(connection, kept, query.tables)
     return ForeignRights(together(found))
@@ -107,9 +118,12 @@ def _kept_for(right: ForeignRight, needed: set[str]) -> ForeignRight:
 def _everywhere(connection: Connection, tables: tuple[str, ...]) -> list[ForeignRight]:
     rights: dict[str, set[str]] = {}
     powers: dict[str, set[str]] = {}
+    writes_files: set[str] = set()
     for each in global_rights(connection, with_roles=True):
         if each.right in RIGHTS:
             rights.setdefault(each.grantee, set()).add(each.right)
+        if each.right == _WRITES_FILES:
+            writes_files.add(each.grantee)
         if each.right in _ADMINISTRATORS:
             powers.setdefault(each.grantee, set()).add(each.right)
         if each.is_grantable and each.right in RIGHTS:
@@ -118,6 +132,8 @@ def _everywhere(connection: Connection, tables: tuple[str, ...]) -> list[Foreign
     for who, names in sorted(powers.items()):
         does, why = ", ".join(sorted(names)), "nothing that is revoked keeps it out"
         found.append(ForeignRight(who=who, does=does, tables=tables, why=why, is_administrators=True))
+    if writes_files and _writes_anywhere(connection):
+        found += [_of_files(who, tables) for who in sorted(writes_files)]
     for who, names in sorted(rights.items()):
         shown = listed(names, RIGHTS)
         found.append(
@@ -131,6 +147,25 @@ def _everywhere(connection: Connection, tables: tuple[str, ...]) -> list[Foreign
             )
         )
     return found
+
+
+def _of_files(who: str, tables: tuple[str, ...]) -> ForeignRight:
+    return ForeignRight(
+        who=who,
+        does="FILE: writes files beside the server's data, by which it may do anything",
+        tables=tables,
+        statements=(f"REVOKE FILE ON *.* FROM {account_of(who)}",),
+        why="it ends that it reads and writes the server's files (secure_file_priv confines it, too)",
+        is_wide=True,
+    )
+
+
+def _writes_anywhere(connection: Connection) -> bool:
+    """Whether files may be written beside the server's data."""
+    confined_to, data = connection.execute(_UNCONFINED).one()
+    if confined_to is None:
+        return "roles_mapping" in system_tables(connection)
+    return str(data).startswith(str(confined_to))
 
 
 def _of_database(connection: Connection, tables: tuple[str, ...]) -> Iterator[ForeignRight]:
@@ -219,6 +254,20 @@ def _members(known: Sequence[Membership], kept: set[str], tables: tuple[str, ...
                 statements=(f"REVOKE {held} FROM {member}",),
                 why=f"it ends all that {member} may as {held}",
                 is_wide=True,
+            )
+
+
+def _mandatory(connection: Connection, kept: set[str], tables: tuple[str, ...]) -> Iterator[ForeignRight]:
+    """On MySQL every account may be told to have a role."""
+    named = str(connection.execute(_MANDATORY).scalar() or "")
+    for parts in _MANDATORY_ROLE.findall(named):
+        role = next(filter(None, parts), "").replace("``", "`")
+        if role in kept:
+            yield ForeignRight(
+                who="every account",
+                does=f"has the role {role}, which mandatory_roles names",
+                tables=tables,
+                why=f"SET PERSIST mandatory_roles to others than {role}",
             )
 
 

@@ -17,8 +17,10 @@ from coordinator.stores.mysql.global_rights import global_rights
 from coordinator.stores.mysql.views import View, views_upon
 from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered, naming
 
-RIGHTS: Final = ("INSERT", "UPDATE", "DELETE", "DROP", "ALTER", "TRIGGER")
-"""TRIGGER, since a trigger runs with its definer's rights within the lane's transactions."""
+RIGHTS: Final = ("INSERT", "UPDATE", "DELETE", "DROP", "ALTER", "INDEX", "TRIGGER")
+"""INDEX, since it takes a table's key away, by which there is one of each row; TRIGGER, since a trigger runs with its
+definer's rights within the lane's transactions.
+"""
 
 
 def _of_tables(statement: str) -> TextClause:
@@ -86,7 +88,13 @@ _OF_DEFINERS: Final = text(
     "SELECT routine_schema, routine_name, definer, routine_definition FROM information_schema.routines "
     "WHERE security_type = 'DEFINER' AND routine_schema NOT IN ('mysql', 'sys') ORDER BY 1, 2"
 )
-_MAKES_STATEMENTS: Final = re.compile(r"\b(PREPARE|EXECUTE\s+IMMEDIATE)\b", re.IGNORECASE)
+_MAKES_STATEMENTS: Final = re.compile(r"\b(PREPARE|EXECUTE\s+IMMEDIATE|EXECUTE_PREPARED_STMT)\b", re.IGNORECASE)
+"""The last is a procedure of the server's own."""
+_SEES_ELSEWHERE: Final = ("SELECT", "SHOW VIEW", "EVENT", "TRIGGER")
+_MAY_SEE_ELSEWHERE: Final = text(
+    f"SELECT COUNT(*) FROM information_schema.user_privileges WHERE grantee = {GRANTEE} "  # noqa: S608
+    "AND privilege_type IN :rights"
+).bindparams(bindparam("rights", expanding=True))
 
 
 def writers(connection: Connection, query: WritersQuery) -> Writers:
@@ -104,6 +112,11 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
     is_shown_others = sees_others(connection)
     if not is_shown_others:
         unseen.append("Rights of other accounts are not shown to this one: it may not read mysql.*.")
+    if int(connection.execute(_MAY_SEE_ELSEWHERE, {"rights": _SEES_ELSEWHERE}).scalar_one()) < len(_SEES_ELSEWHERE):
+        lacked = f"it may not {', '.join(_SEES_ELSEWHERE)} on all of them"
+        unseen.append(
+            f"Views, routines, events and triggers of other databases may be hidden from this account: {lacked}."
+        )
     everywhere = [
         (each.grantee, each.right, None)
         for each in global_rights(connection, with_roles=is_shown_others)
