@@ -213,9 +213,11 @@ def _allow_reading(connection: Connection, user: str, database: str, rights: Rea
     for table in rights.tables:
         if inspector.has_table(table):
             _run(connection, reading(user, database, table))
-    # Earlier releases gave readers all tables. Nobody may ask for another account's rights, but a right that no
-    # reader needs can be taken from it exactly where it has others on all tables.
-    if _revoked(connection, no_longer("CREATE", user, database)):
+    # Earlier releases gave readers all tables. Nobody may ask for another account's rights, but on MariaDB a right that
+    # no reader needs can be taken from it exactly where it has others on all tables, and on MySQL only one that it has.
+    if _revoked(connection, no_longer("CREATE", user, database)) or _revoked(
+        connection, no_longer("SELECT", user, database)
+    ):
         lanes = {*rights.tables, *rights.withheld}
         for table in (*inspector.get_table_names(), *inspector.get_view_names()):
             if table not in lanes:
