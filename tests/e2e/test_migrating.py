@@ -88,6 +88,7 @@ def _owner_statements(owner: str, role: str, database: str) -> list[str]:
     (block,) = re.findall(r"```sql\n(CREATE ROLE.*?)```", PAGE, re.DOTALL)
     statements = [line.rstrip(";") for line in block.splitlines() if not line.startswith("CREATE ROLE")]
     names = {"warehouse_owner": f'"{owner}"', "DATABASE shop": f'DATABASE "{database}"', "TO shop": f"TO {role}"}
+    names["PUBLIC, shop"] = f"PUBLIC, {role}"
     for name, given in names.items():
         statements = [each.replace(name, given) for each in statements]
     return statements

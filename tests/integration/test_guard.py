@@ -340,6 +340,71 @@ def test_on_postgresql_as_an_owner_who_is_no_administrator(postgresql: tuple[Dat
     assert not database.may(other, "INSERT INTO later VALUES (1)")
 
 
+def test_on_postgresql_who_refers_to_a_table_writes_it(postgresql: tuple[Database, list[str]]) -> None:
+    """What refers to a row goes with it, and its deferred triggers ran as the lane, before PostgreSQL 18."""
+    database, (role, column, *_) = postgresql
+    database.run(
+        f"CREATE SCHEMA refers AUTHORIZATION {ident(role)}",
+        f"GRANT REFERENCES ON users TO {ident(role)}",
+        f"GRANT REFERENCES (id) ON users TO {ident(column)}",
+    )
+    assert database.may(role, "CREATE TABLE refers.held (id bigint REFERENCES public.users ON DELETE CASCADE)")
+    status, shown = database.guard("--apply")
+    assert (status, shown["remaining"]) == (0, [])
+    assert len(shown["statements"]) == 2
+    assert not database.may(role, "CREATE TABLE refers.more (id bigint REFERENCES public.users)")
+    assert f"of refers.held, which follows it and is {role}'s" in database.invoke().output
+
+
+def test_on_postgresql_who_makes_what_the_lane_calls_is_found(postgresql: tuple[Database, list[str]]) -> None:
+    """An operator for texts of the table's own type is called in the place of the server's, as whoever runs the
+    statement."""
+    database, (in_schema, in_database, owner, *_) = postgresql
+    name = urlsplit(database.url).path.strip("/")
+    database.run(
+        "INSERT INTO users (id, name, email, credit, version, created_at) VALUES (1, 'Ada', '', 1, 1, now())",
+        f"GRANT CREATE ON SCHEMA public TO {ident(in_schema)}",
+        f"GRANT CREATE ON DATABASE {name} TO {ident(in_database)}",
+        f"CREATE SCHEMA {ident(database.lane_role)} AUTHORIZATION {ident(owner)}",
+    )
+    body = "BEGIN UPDATE public.users SET credit = 2 WHERE credit = 1; RETURN TRUE; END"
+    assert database.may(
+        in_schema,
+        f"CREATE FUNCTION public.same(varchar, varchar) RETURNS boolean LANGUAGE plpgsql AS $${body}$$; "
+        "CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = public.same)",
+    )
+    assert database.may(database.lane_role, "SELECT id FROM users WHERE email = 'nobody'")
+    database.run("UPDATE users SET credit = 1 / (credit - 1)")  # it is 2 by now
+    status, shown = database.guard()
+    assert status == 1
+    assert who(shown["remaining"]) == {in_schema, in_database, owner}
+    status, shown = database.guard("--apply", "--wide")
+    assert (status, who(shown["remaining"])) == (1, {owner})
+    assert "ALTER SCHEMA" in shown["remaining"][0]["why"]
+    assert not database.may(in_schema, "CREATE FUNCTION public.more() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    assert not database.may(in_database, "CREATE SCHEMA more")
+
+
+def test_on_postgresql_what_runs_with_rights_that_nobody_may_call_is_said(
+    postgresql: tuple[Database, list[str]],
+) -> None:
+    database, (owner, *_) = postgresql
+    writes = "LANGUAGE plpgsql AS 'BEGIN UPDATE public.users SET credit = credit; RETURN 1; END'"
+    database.run(
+        f"CREATE FUNCTION touch(int, int) RETURNS int SECURITY DEFINER {writes}",
+        "REVOKE EXECUTE ON FUNCTION touch FROM PUBLIC",
+        "CREATE AGGREGATE touching (int) (SFUNC = touch, STYPE = int, INITCOND = '0')",
+        "CREATE FUNCTION fits(text) RETURNS boolean LANGUAGE sql AS 'SELECT TRUE'",
+        f"ALTER FUNCTION fits OWNER TO {ident(owner)}",
+        "ALTER TABLE users ADD CONSTRAINT fitting CHECK (fits(name))",
+    )
+    assert not database.may(owner, "SELECT touch(1, 1)")
+    assert database.may(owner, "SELECT touching(1)")
+    said = database.invoke().output
+    assert "routine touch(integer,integer): runs as coordinator, and function touching(integer) calls it" in said
+    assert f"routine fits(text): {owner} may put another in its place, and constraint fitting on table users" in said
+
+
 def test_on_postgresql_a_look_at_another_place_is_refused(
     postgresql: tuple[Database, list[str]], databases: FreshDatabases
 ) -> None:

@@ -9,10 +9,14 @@ from sqlalchemy import Connection, bindparam, text
 from coordinator.stores.foreign_rights import ForeignRight, ForeignRights, listed, together
 from coordinator.stores.postgresql.administrators import administrators, members
 from coordinator.stores.postgresql.identifiers import quoted
+from coordinator.stores.postgresql.makers import makers
 from coordinator.stores.writers import WritersQuery
 
-RIGHTS: Final = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
-"""TRIGGER, since a trigger's function runs within the lane's transactions, with all that the lane may."""
+RIGHTS: Final = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
+"""TRIGGER, since a trigger's function runs within the lane's transactions, with all that the lane may; and REFERENCES,
+since a row that is removed takes those with it that refer to it, and before PostgreSQL 18 deferred triggers of their
+table run so, too.
+"""
 
 # A table is also written through its partitions and children, through what it is a child of, and through views that
 # write with their owner's rights.
@@ -100,6 +104,7 @@ def foreign_rights(connection: Connection, query: WritersQuery) -> ForeignRights
     owners = sorted({relation.owner for relation in relations.values() if relation.is_own} | {looking})
     found += _defaults(connection, owners, kept)
     tables = tuple(sorted({table for relation in relations.values() for table in relation.tables}))
+    found += makers(connection, kept, query.role or looking, tables)
     found += members(connection, kept | set(owners), tables)
     found += administrators(connection, kept, tables)
     return ForeignRights(together(found))

@@ -40,6 +40,29 @@ _FOREIGN_KEYS: Final = text("""
     WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
         AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables ORDER BY 2, 1
 """).bindparams(bindparam("tables", expanding=True))
+# What follows a row of the lane's is changed in the lane's transaction, and its table's triggers run there.
+_FOLLOWERS: Final = text("""
+    SELECT conname, conrelid::regclass::text, pg_get_userbyid(other.relowner), owned.relname
+    FROM pg_constraint JOIN pg_class AS owned ON owned.oid = confrelid JOIN pg_class AS other ON other.oid = conrelid
+    WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
+        AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables
+        AND NOT (other.relnamespace = owned.relnamespace AND other.relname IN :tables) ORDER BY 2, 1
+""").bindparams(bindparam("tables", expanding=True))
+# What a table of the lane's calls runs as the lane, whoever may put another function in its place.
+_CALLED: Final = text("""
+    SELECT DISTINCT routine.oid::regprocedure::text, pg_get_userbyid(proowner), pg_describe_object(classid, objid, 0),
+        owned.relname
+    FROM (
+        SELECT 'pg_constraint'::regclass AS class, oid AS part, conrelid AS relation FROM pg_constraint
+        UNION ALL SELECT 'pg_attrdef'::regclass, oid, adrelid FROM pg_attrdef
+        UNION ALL SELECT 'pg_class'::regclass, indexrelid, indrelid FROM pg_index
+        UNION ALL SELECT 'pg_policy'::regclass, oid, polrelid FROM pg_policy
+    ) AS parts JOIN pg_depend ON classid = class AND objid = part AND refclassid = 'pg_proc'::regclass
+        JOIN pg_proc AS routine ON routine.oid = refobjid JOIN pg_roles AS owner ON owner.oid = proowner
+        JOIN pg_class AS owned ON owned.oid = relation
+    WHERE NOT rolsuper AND rolname NOT IN (:lane, current_user) AND proowner <> relowner
+        AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables ORDER BY 1, 3
+""").bindparams(bindparam("tables", expanding=True))
 _RULES: Final = text("""
     SELECT rulename, owned.relname FROM pg_rewrite JOIN pg_class AS owned ON owned.oid = ev_class
     WHERE ev_type <> '1'
@@ -66,23 +89,29 @@ _SUBSCRIPTIONS: Final = text("""
     SELECT srsubid::text, owned.relname FROM pg_subscription_rel JOIN pg_class AS owned ON owned.oid = srrelid
     WHERE owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables ORDER BY 1, 2
 """).bindparams(bindparam("tables", expanding=True))
-# Other functions run with the rights of whoever calls them. What an extension has brought is its own affair.
+# Other functions run with the rights of whoever calls them. What an extension has brought is its own affair. Event
+# triggers, aggregates, types and classes of operators call theirs for whoever uses them, also where he may not.
 _ROUTINES: Final = text("""
-    SELECT routine.oid::regprocedure::text, pg_get_userbyid(proowner), callers, pg_get_functiondef(routine.oid),
+    SELECT routine.oid::regprocedure::text, pg_get_userbyid(proowner),
+        concat_ws(' and ', callers || ' may call it', uses || ' calls it'), pg_get_functiondef(routine.oid),
         array_agg(owned.relname::text ORDER BY owned.relname)
     FROM pg_proc AS routine CROSS JOIN LATERAL (
         SELECT string_agg(DISTINCT CASE WHEN grantee = 0 THEN 'everybody' ELSE pg_get_userbyid(grantee)::text END, ', ')
             FROM aclexplode(coalesce(proacl, acldefault('f', proowner)))
             WHERE grantee <> proowner AND (grantee = 0 OR pg_get_userbyid(grantee) NOT IN (:lane, current_user))
-    ) AS called (callers) CROSS JOIN pg_class AS owned
-    WHERE prosecdef AND prokind IN ('f', 'p') AND callers IS NOT NULL
+    ) AS called (callers) CROSS JOIN LATERAL (
+        SELECT string_agg(DISTINCT pg_describe_object(classid, objid, 0), ', ') FROM pg_depend
+            WHERE refclassid = 'pg_proc'::regclass AND refobjid = routine.oid AND classid IN ('pg_proc'::regclass,
+                'pg_event_trigger'::regclass, 'pg_amproc'::regclass, 'pg_type'::regclass)
+    ) AS used (uses) CROSS JOIN pg_class AS owned
+    WHERE prosecdef AND prokind IN ('f', 'p') AND (callers IS NOT NULL OR uses IS NOT NULL)
         AND pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
         AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = routine.oid
             AND deptype = 'e')
         AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables
         AND (has_any_column_privilege(proowner, owned.oid, 'INSERT, UPDATE')
             OR has_table_privilege(proowner, owned.oid, 'DELETE, TRUNCATE'))
-    GROUP BY routine.oid, proowner, callers ORDER BY 1
+    GROUP BY routine.oid, proowner, callers, uses ORDER BY 1
 """).bindparams(bindparam("tables", expanding=True))
 # What a trigger calls runs with its owner's rights, too, and who fires it needs no right to call it.
 _OTHER_TRIGGERS: Final = text("""
@@ -128,12 +157,24 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
         found.append(Writer(kind="rule", name=name, does="rewrites statements", tables=(table,)))
     for name, table in connection.execute(_SUBSCRIPTIONS, given):
         found.append(Writer(kind="subscription", name=name, does="replicates rows into it", tables=(table,)))
-    for name, owner, callers, body, written in connection.execute(_ROUTINES, given | {"lane": query.role or ""}):
-        writer = Writer(kind="routine", name=name, does=f"runs as {owner}, and {callers} may call it", tables=())
+    roles = given | {"lane": query.role or ""}
+    for name, owner, callers, body, written in connection.execute(_ROUTINES, roles):
+        writer = Writer(kind="routine", name=name, does=f"runs as {owner}, and {callers}", tables=())
         found += _by_text(writer, body, written)
+    found += _within_transactions(connection, roles)
     found += _by_other_tables(connection, given)
     unseen = "Functions that other tables' triggers call as whoever changes these are not looked into."
     return Writers(gathered(found), (unseen,))
+
+
+def _within_transactions(connection: Connection, roles: Mapping[str, object]) -> Iterator[Writer]:
+    """What of others runs in the lane's transactions, beside triggers."""
+    for name, other, owner, table in connection.execute(_FOLLOWERS, {"tables": roles["tables"]}):
+        does = f"of {other}, which follows it and is {owner}'s: its triggers run in the lane's transactions"
+        yield Writer(kind="foreign key", name=name, does=does, tables=(table,))
+    for name, owner, part, table in connection.execute(_CALLED, roles):
+        does = f"{owner} may put another in its place, and {part} calls it as the lane"
+        yield Writer(kind="routine", name=name, does=does, tables=(table,))
 
 
 def _by_other_tables(connection: Connection, given: Mapping[str, Sequence[str]]) -> Iterator[Writer]:
