@@ -641,6 +641,17 @@ def test_on_mysql_who_writes_files_anywhere_is_found(mysql: tuple[Database, list
     assert (status, shown["remaining"]) == (0, [])
 
 
+def test_on_mysql_a_proxy_of_every_account_is_found(mysql: tuple[Database, list[str]]) -> None:
+    database, (role, *_) = mysql
+    # Only a server's first account may give this right.
+    database.run(f"INSERT INTO mysql.proxies_priv (host, user) VALUES ('%', '{role}'), ('gone', '{role}')")
+    status, shown = database.guard("--apply")
+    assert (status, who(shown["remaining"])) == (1, {my(role)})
+    assert shown["remaining"][0]["does"] == "may log in as every account (PROXY)"
+    database.run(f"DELETE FROM mysql.proxies_priv WHERE user = '{role}'")
+    assert database.guard()[0] == 0, "root is one"
+
+
 def test_on_mysql_a_role_that_everybody_has_is_found(mysql: tuple[Database, list[str]]) -> None:
     """That of the lane: on MariaDB a role of its name, which is none of the lane's; on MySQL its account."""
     database, (role, *_) = mysql

@@ -72,8 +72,11 @@ _OTHERS: Final = text(
     "WHERE table_schema = DATABASE() AND table_type <> 'VIEW' AND table_name NOT IN :tables LIMIT 1"
 ).bindparams(bindparam("tables", expanding=True))
 _MATCHED: Final = text("SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE :pattern")
+# An empty name stands for every account. A server's first accounts leave such a row behind when they are dropped.
 _PROXIES: Final = text(
-    "SELECT user, host, proxied_user, proxied_host FROM mysql.proxies_priv WHERE proxied_user <> '' ORDER BY 1, 2, 3, 4"
+    "SELECT user, host, proxied_user, proxied_host FROM mysql.proxies_priv AS proxies "
+    "WHERE proxied_user <> '' OR EXISTS (SELECT 1 FROM mysql.user AS known "
+    "WHERE known.user = proxies.user AND known.host = proxies.host) ORDER BY 1, 2, 3, 4"
 )
 
 
@@ -104,7 +107,8 @@ def foreign_rights(connection: Connection, query: WritersQuery) -> ForeignRights
     if "role_edges" in system_tables(connection):
         found += _mandatory(connection, kept, query.tables)
     if "proxies_priv" in system_tables(connection):
-        found += _proxies(connection, kept, query.tables)
+        proxies = _proxies(connection, kept, query.tables)
+        found += [right for right in proxies if right.who not in map(account_of, administrators)]
     return ForeignRights(together(found))
 
 
@@ -273,11 +277,11 @@ def _mandatory(connection: Connection, kept: set[str], tables: tuple[str, ...]) 
 
 def _proxies(connection: Connection, kept: set[str], tables: tuple[str, ...]) -> Iterator[ForeignRight]:
     for user, host, of_user, of_host in connection.execute(_PROXIES):
-        if of_user in kept and user not in kept:
-            held, member = _account(of_user, of_host), _account(user, host)
+        if (of_user in kept or not of_user) and user not in kept:
+            held, member = _account(of_user, of_host) if of_user else "''@''", _account(user, host)
             yield ForeignRight(
                 who=member,
-                does=f"may log in as {held} (PROXY)",
+                does=f"may log in as {held if of_user else 'every account'} (PROXY)",
                 tables=tables,
                 why=f"only who may give it may take it, mostly root: REVOKE PROXY ON {held} FROM {member}",
             )
