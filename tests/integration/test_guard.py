@@ -356,6 +356,31 @@ def test_on_postgresql_who_refers_to_a_table_writes_it(postgresql: tuple[Databas
     assert f"of refers.held, which follows it and is {role}'s" in database.invoke().output
 
 
+def test_on_postgresql_who_has_the_server_run_his_code_is_found(postgresql: tuple[Database, list[str]]) -> None:
+    database, (setting, writing, *_) = postgresql
+    shown = database.guard()[1]["remaining"]
+    database.run(
+        f"GRANT ALTER SYSTEM ON PARAMETER archive_command TO {ident(setting)}",
+        f"GRANT ALTER SYSTEM ON PARAMETER work_mem TO {ident(setting)}",
+        f"GRANT EXECUTE ON FUNCTION lo_export(oid, text) TO {ident(writing)}",
+    )
+    try:
+        status, found = database.guard("--apply", "--wide")
+    finally:
+        database.run(
+            f"REVOKE ALTER SYSTEM ON PARAMETER archive_command, work_mem FROM {ident(setting)}",
+            f"REVOKE EXECUTE ON FUNCTION lo_export(oid, text) FROM {ident(writing)}",
+        )
+    assert status == 1
+    new = [each for each in found["remaining"] if each not in shown]
+    assert [(each["who"], each["does"]) for each in new] == [
+        (writing, "EXECUTE ON FUNCTION lo_export(oid,text), by which it may do anything"),
+        (setting, "ALTER SYSTEM ON PARAMETER archive_command, by which it may do anything"),
+    ]
+    revoke = f"REVOKE ALTER SYSTEM ON PARAMETER archive_command FROM {ident(setting)}"
+    assert new[1]["why"] == f"only a superuser may run {revoke}"
+
+
 def test_on_postgresql_who_makes_what_the_lane_calls_is_found(postgresql: tuple[Database, list[str]]) -> None:
     """An operator for texts of the table's own type is called in the place of the server's, as whoever runs the
     statement."""

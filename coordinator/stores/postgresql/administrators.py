@@ -6,12 +6,22 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, text
 
 from coordinator.stores.foreign_rights import ForeignRight
+from coordinator.stores.postgresql.identifiers import quoted
 from coordinator.stores.postgresql.memberships import memberships
 
 _OF_PROVIDERS: Final = ("rds_superuser", "cloudsqlsuperuser", "azure_pg_admin", "alloydbsuperuser")
 """Roles that the providers of servers give to their customers' administrators; they are no superusers."""
 _WRITES_ALL: Final = "pg_write_all_data"
 _IN_REACH_OF_ALL: Final = ("pg_execute_server_program", "pg_write_server_files")
+
+_PARAMETERS_SINCE: Final = 150000
+_RUNS: Final = (
+    *("archive_command", "archive_cleanup_command", "restore_command", "recovery_end_command"),
+    *("archive_library", "shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"),
+    *("dynamic_library_path", "jit_provider", "ssl_passphrase_command", "hba_file", "ident_file", "primary_conninfo"),
+)
+"""Settings by which the server runs what somebody wants, or believes whoever says who he is."""
+_WRITES_FILES: Final = ("lo_export", "pg_file_write", "pg_file_rename", "pg_file_unlink")
 
 _SUPERUSERS: Final = text("SELECT rolname FROM pg_roles WHERE rolsuper")
 _ADMINISTRATORS: Final = text("""
@@ -32,6 +42,18 @@ _ADMINISTRATORS: Final = text("""
 """).bindparams(
     bindparam("kept", expanding=True), bindparam("of_providers", expanding=True), bindparam("servers", expanding=True)
 )
+_PARAMETERS: Final = text("""
+    SELECT CASE WHEN grantee <> 0 THEN pg_get_userbyid(grantee) END, privilege_type || ' ON PARAMETER ' || parname
+    FROM pg_parameter_acl CROSS JOIN aclexplode(paracl) LEFT JOIN pg_roles ON pg_roles.oid = grantee
+    WHERE parname IN :names AND NOT coalesce(rolsuper, FALSE) AND coalesce(rolname NOT IN :kept, TRUE) ORDER BY 2, 1
+""").bindparams(bindparam("kept", expanding=True), bindparam("names", expanding=True))
+_FUNCTIONS: Final = text("""
+    SELECT CASE WHEN grantee <> 0 THEN pg_get_userbyid(grantee) END, 'EXECUTE ON FUNCTION ' || routine.oid::regprocedure
+    FROM pg_proc AS routine CROSS JOIN aclexplode(coalesce(proacl, acldefault('f', proowner)))
+        LEFT JOIN pg_roles ON pg_roles.oid = grantee
+    WHERE pronamespace = 'pg_catalog'::regnamespace AND proname IN :names
+        AND NOT coalesce(rolsuper, FALSE) AND coalesce(rolname NOT IN :kept, TRUE) ORDER BY 2, 1
+""").bindparams(bindparam("kept", expanding=True), bindparam("names", expanding=True))
 _VERSION: Final = text("SELECT current_setting('server_version_num')::int")
 
 
@@ -48,6 +70,22 @@ def members(connection: Connection, kept: set[str], tables: tuple[str, ...]) -> 
                 why=each.why,
                 is_wide=True,
             )
+
+
+def of_the_server(connection: Connection, kept: set[str], tables: tuple[str, ...]) -> Iterator[ForeignRight]:
+    """Who may have the server run what he wants, or write beside its data, without being an administrator."""
+    given = sorted(kept)
+    found = list(connection.execute(_FUNCTIONS, {"names": list(_WRITES_FILES), "kept": given}))
+    if int(connection.execute(_VERSION).scalar_one()) >= _PARAMETERS_SINCE:
+        found += connection.execute(_PARAMETERS, {"names": list(_RUNS), "kept": given})
+    for grantee, what in found:
+        whom = "PUBLIC" if grantee is None else quoted(grantee)
+        yield ForeignRight(
+            who=grantee or "PUBLIC",
+            does=f"{what}, by which it may do anything",
+            tables=tables,
+            why=f"only a superuser may run REVOKE {what} FROM {whom}",
+        )
 
 
 def administrators(connection: Connection, kept: set[str], tables: tuple[str, ...]) -> Iterator[ForeignRight]:

@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, bindparam, text
 
 from coordinator.stores.foreign_rights import ForeignRight, ForeignRights, listed, together
-from coordinator.stores.postgresql.administrators import administrators, members
+from coordinator.stores.postgresql.administrators import administrators, members, of_the_server
 from coordinator.stores.postgresql.identifiers import quoted
 from coordinator.stores.postgresql.makers import makers
 from coordinator.stores.writers import WritersQuery
@@ -106,6 +106,7 @@ def foreign_rights(connection: Connection, query: WritersQuery) -> ForeignRights
     tables = tuple(sorted({table for relation in relations.values() for table in relation.tables}))
     found += makers(connection, kept, query.role or looking, tables)
     found += members(connection, kept | set(owners), tables)
+    found += of_the_server(connection, kept, tables)
     found += administrators(connection, kept, tables)
     return ForeignRights(together(found))
 
