@@ -45,7 +45,9 @@ _MAKES_RIGHTS: Final = ("INSERT", "UPDATE")
 # None stands for no limit on MariaDB, and for no files at all on MySQL.
 _UNCONFINED: Final = text("SELECT @@secure_file_priv, @@datadir")
 _MANDATORY: Final = text("SELECT @@GLOBAL.mandatory_roles")
-_MANDATORY_ROLE: Final = re.compile(r"""\s*(?:`((?:[^`]|``)*)`|'([^']*)'|"([^"]*)"|([^@,\s]+))(?:@[^,]*)?(?:,|$)""")
+_MANDATORY_ROLE: Final = re.compile(
+    r"""(?:`((?:[^`]++|``)*+)`|'([^']*+)'|"([^"]*+)"|([^@,\s`'"]++))(?:@(?:`[^`]*+`|'[^']*+'|"[^"]*+"|[^,\s]*+))?"""
+)
 _USER: Final = text(f"SELECT {USER}")  # a constant of ours
 _HERE: Final = text("SELECT DATABASE()")
 # A grant's name of a database is a pattern.
