@@ -167,7 +167,7 @@ class Chaos:
         sequence, up_to = ends_at
         # It had seen nothing but the other one; or another process has gone on in an older copy, and did not know of
         # what this one has applied.
-        useless = f"acknowledged in lineage {astray.ANOTHER}", "another process has gone on here by what it knew"
+        useless = f"acknowledged in lineage {astray.ANOTHER}", "which has gone on by itself"
         if any(words in (process.suspended_reason or "") for words in useless):
             self.world.trace("the operator restarts %s", process)
             process.crash()
