@@ -60,10 +60,14 @@ def lead(world: World) -> None:
 
 
 def lead_to_clone(world: World) -> None:
-    """Likewise to a copy that was made before the last command of which the mark knows, and has gone on by itself."""
+    """Likewise to a copy that was made before the last command that the mark knows by its id, and has gone on by itself.
+
+    It may know of more by their sequences only: a standby's that has seen them, and then got the lane.
+    """
     database, mark = world.databases[LANE], world.broker.marks[LANE]
     processes = [each for each in world.processes.values() if each.lane_name == LANE]
-    kept = [entry.sequence for entry in database.table(LogEntry).values() if entry.sequence <= mark.sequence]
+    known = 0 if mark.last is None else mark.last.sequence
+    kept = [entry.sequence for entry in database.table(LogEntry).values() if entry.sequence <= known]
     if mark.lineage is None or mark.lineage != database.lineage or database.astray or not kept:
         return
     process = processes[int(world.chance() * len(processes))]

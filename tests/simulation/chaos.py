@@ -165,14 +165,16 @@ class Chaos:
             database.find_again()
             return True
         sequence, up_to = ends_at
-        # It had seen nothing but the other one; or another process has gone on in an older copy, and did not know of
-        # what this one has applied.
-        useless = f"acknowledged in lineage {astray.ANOTHER}", "which has gone on by itself"
-        if any(words in (process.suspended_reason or "") for words in useless):
+        # Another process may have gone on in an older copy, and did not know of what this one has applied.
+        has_other = mark.last is not None and mark.last.is_belied_by(database.command_at(mark.last.sequence))
+        # It had seen nothing but the other one; or nothing is lost by what the mark says.
+        reason = process.suspended_reason or ""
+        is_useless = f"acknowledged in lineage {astray.ANOTHER}" in reason
+        if is_useless or ("which has gone on by itself" in reason and not has_other):
             self.world.trace("the operator restarts %s", process)
             process.crash()
             return True
-        if up_to <= sequence:
+        if up_to <= sequence and not has_other:
             # Since it looked its address was set right.
             return False
         if database.has_fallen and self.world.chance() < 0.5:
@@ -180,7 +182,7 @@ class Chaos:
         else:
             # Where RabbitMQ shows that more is lost than this process knows of, the command says so.
             up_to = max(up_to, mark.sequence)
-            is_other = lease.is_other(mark.lineage)
+            is_other = lease.is_other(mark.lineage) or has_other
             problem = why_not_accepted(database.lane, sequence, up_to, mark, is_other=is_other)
             if problem is not None and why_word_is_not_enough(database.lane, sequence, up_to) is not None:
                 self.world.violation(f"nobody can accept what {process} says to be lost: {problem}")

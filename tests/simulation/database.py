@@ -318,6 +318,11 @@ class Database:
         """Whether an entry under this command's id is certainly of another command."""
         return is_anothers(entry.actor, message.actor) or not self.is_of(entry, message)
 
+    def command_at(self, sequence: int) -> str | None:
+        """The id of the command that the log has with this sequence; None: it has none."""
+        entries = reversed(self.table(LogEntry).values())
+        return next((entry.command_id for entry in entries if entry.sequence == sequence), None)
+
     def accept_loss(self, sequence: int, up_to: int, given_out: dict[str, int], lineage: str | None) -> None:
         """An operator's, as `LaneAdmin` has it. The lane has said up to which sequence commits are lost.
 
@@ -333,7 +338,7 @@ class Database:
             self._accepted += 1
             self.supersedes = superseding(self.supersedes, self.lineage, lineage)
             self.lineage = f"accepted-{self._accepted}"
-            self.acknowledged = up_to
+            self.acknowledged = max(sequence, up_to)
             self.given_out = given_out
 
     def lose_mark(self) -> None:

@@ -87,8 +87,7 @@ class SimulatedStore:
         self._check_connection()
         if self.process.is_astray and sequence > self.database.copied_at.get(self.process.place, 0):
             return CLONES
-        entries = reversed(self.database.table(LogEntry).values())
-        return next((entry.command_id for entry in entries if entry.sequence == sequence), None)
+        return self.database.command_at(sequence)
 
     def _lease(self) -> Lease:
         return self.database.astray.get(self.process.place) or self.database.lease()
