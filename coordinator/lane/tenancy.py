@@ -110,6 +110,8 @@ class Tenancy:
         # It may be another copy's by now, and a loss may have been accepted in between.
         self._check(lease)
         self._high_water.check_accepted(lease)
+        # Another database may answer before the lane has begun in this one.
+        self._high_water.seen(lease)
         self._doubted, self._is_uncertain, self._is_renewing = lease, False, False
         return lease
 

@@ -170,6 +170,7 @@ class Chaos:
         # It had seen nothing but the other one; or nothing is lost by what the mark says.
         reason = process.suspended_reason or ""
         is_useless = f"acknowledged in lineage {astray.ANOTHER}" in reason
+        is_useless = is_useless or ("has only seen the other" in reason and not lease.is_other(mark.lineage))
         if is_useless or ("which has gone on by itself" in reason and not has_other):
             self.world.trace("the operator restarts %s", process)
             process.crash()

@@ -363,9 +363,14 @@ class Database:
         self.world.trace("the address of %s leads to its database again", self.lane)
 
     def check_own(self, process: Process) -> None:
-        """A process is about to write. Who knows of nothing that was acknowledged cannot tell which database it is."""
+        """A process is about to write. Who knows of nothing that was acknowledged cannot tell which database it is.
+
+        Nor can he tell a copy that has all that he knows by its id, and has come further.
+        """
         if self.is_misled or process.is_astray:
-            if process.seen.sequence:
+            copied_at = self.copied_at.get(process.place)
+            knows_other = process.seen.sequence > 0 if copied_at is None else process.seen.named > copied_at
+            if knows_other:
                 self.world.violation(f"{process} writes into another database than the one that has what it knows of")
             if self.is_misled:
                 self.find_again()

@@ -83,10 +83,12 @@ def known_to(database: Database) -> set[str]:
 class Seen:
     """How far one process knows the lane to have come, and which ids were given out: no copy may take it back."""
 
-    __slots__ = ("asked_about", "floor", "sequence", "series")
+    __slots__ = ("asked_about", "floor", "named", "sequence", "series")
 
     def __init__(self) -> None:
         self.sequence = 0
+        self.named = 0
+        """The sequence of the last command that it knows by its id: so it tells a copy that has gone on by itself."""
         self.asked_about: set[int] = set()
         """Up to which sequences a loss was accepted that it did not know of."""
         self.floor: dict[str, int] = {}
@@ -101,12 +103,14 @@ class Seen:
         if sequence == self.sequence:
             return
         self.rise(sequence)
+        self.named = max(self.named, sequence)
         for row in given_out:
             self.count(row.name, row.value)
 
     def learned(self, mark: Mark) -> None:
         """It was given the mark of another process."""
         self.rise(mark.sequence)
+        self.named = max(self.named, 0 if mark.last is None else mark.last.sequence)
         for name, value in mark.series.items():
             self.count(name, value)
 

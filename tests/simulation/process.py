@@ -462,7 +462,10 @@ class TracedLane(Lane):
     def _see(self) -> None:
         """It has read how far the lane is when it took it over, though it may have committed nothing since."""
         if self.lease is not None:
-            self.process.seen.rise(self.lease.sequence)
+            seen, sequence = self.process.seen, self.lease.sequence
+            seen.rise(sequence)
+            if not self.process.is_astray and self.process.store.database.command_at(sequence) is not None:
+                seen.named = max(seen.named, sequence)
 
     def sweep(self, channel_number: int = 0) -> Decision | None:
         decision = super().sweep(channel_number)

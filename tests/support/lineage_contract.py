@@ -3,15 +3,16 @@
 Every test has one database, and makes another of it by what its process knows: that of a mark of another history.
 """
 
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
+import pytest
 
 from coordinator.lane.delivery import Suspension
 from coordinator.lane.high_water import LastCommand, Mark, both, decode_mark, encode_mark
 from coordinator.stores.lane_tables import Series
 from coordinator.stores.lineages import SUPERSEDED_MAX
-from coordinator.stores.port import Lease
+from coordinator.stores.port import Lease, StoreUnavailable
 from tests.support.lane_contract import LaneUnderTest, delivery
 from tests.support.ledger import Account, Deposit, OpenAccount
 from tests.support.loss_contract import AcceptLoss
@@ -184,6 +185,24 @@ class LineageContract:
         lane.lane._tenancy.doubt()
         assert "1 was acknowledged in lineage other" in _refused(lane)
         assert not lane.lane.is_in_doubt
+
+    def test_one_that_has_claimed_the_lane_elsewhere_and_not_begun_there_stops(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What it must read before it begins fails, and then another database answers."""
+        lane = self._ahead(open_store)
+
+        def gone(*_: object) -> NoReturn:
+            raise StoreUnavailable("gone")
+
+        with monkeypatch.context() as patches:
+            patches.setattr(type(lane.store), "command_at", gone)
+            assert isinstance(lane.lane.apply([delivery(1, Deposit(id=1, amount=5))]), Suspension)
+        found = lane.store.current
+        monkeypatch.setattr(
+            lane.store, "current", lambda: msgspec.structs.replace(found(), lineage="other", holder="another")
+        )
+        assert "in lineage other, and 2 was acknowledged in lineage" in _refused(lane)
 
     def test_a_standby_that_has_seen_another_database_says_so_and_tells_nobody(self, open_store: OpenStore) -> None:
         lane = self._ahead(open_store)
