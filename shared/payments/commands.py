@@ -78,7 +78,8 @@ class ResolvePayment(Command, omit_defaults=True, type="payments.resolve"):
     `authorized`: the amount is held. `voided`: nothing is held, or ever was. `declined`: the payer's bank did not pay.
     `captured`: it was taken; `captured` and `refunded` are the totals so far, and if they are equal the payment is
     refunded. A reversal that was wanted before the review is done then. `provider_id` is needed if it is not known yet;
-    `reason` is kept with the payment.
+    `reason` is kept with the payment. `even_if_under_way` is for a payment whose call has an answer that never comes,
+    such as one that a restored backup has lost: it ends that call, too, and whoever waits for it is told.
     Rejected: `payment_not_found`, `not_in_review`, `action_under_way`, `provider_id_needed`, `other_payment`,
     `amount_mismatch`, `impossible_transition`, `version_conflict`.
     """
@@ -89,3 +90,4 @@ class ResolvePayment(Command, omit_defaults=True, type="payments.resolve"):
     provider_id: ProviderId | None = None
     captured: Total = 0
     refunded: Total = 0
+    even_if_under_way: bool = False

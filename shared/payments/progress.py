@@ -195,6 +195,14 @@ class Progress:
         elif self._is_known(self._work.get(Refund, refund_id)):
             self.payment = msgspec.structs.replace(payment, refund_id=None)
 
+    def doubt(self) -> None:
+        """What the action under way led to is in question, and stays under way until an operator has said it."""
+        payment = self.payment
+        self.payment = msgspec.structs.replace(payment, status=after(payment.id, payment.status, "answer_lost"))
+        refund = self._refund_in_question() if payment.pending_action == "refund" else None
+        if refund is not None and not self._is_known(refund):
+            self._work.save(msgspec.structs.replace(refund, status="needs_review"))
+
     def question(self, refund_id: int) -> None:
         """It is not known whether this refund was made, though no action is under way."""
         self.payment = msgspec.structs.replace(self.payment, refund_id=refund_id)

@@ -17,19 +17,24 @@ RESOLVED: Final = "resolved"
 
 def resolve_payment(work: UnitOfWork, command: ResolvePayment) -> Payment:
     payment = payment_of(work, command.id)
-    if payment.pending_action is not None:
+    is_under_way = payment.pending_action is not None
+    if is_under_way and not command.even_if_under_way:
         text = (
             f"payment {payment.id}: {payment.pending_action} is under way at the provider; resolve it when it is known."
-            " Its result may be a dead letter of this lane: then replay that one"
+            " Its result may be a dead letter of this lane: then replay that one. If it certainly never comes, such as "
+            "after a restored backup, say `even_if_under_way`"
         )
         raise Rejected("action_under_way", text)
-    if payment.status != "needs_review":
+    if payment.status != "needs_review" and not is_under_way:
         raise Rejected("not_in_review", f"payment {payment.id} is {payment.status}, and needs no review")
     _check(payment, command)
     progress = Progress(work, payment)
     reason = Reason(RESOLVED, command.reason)
+    if is_under_way:
+        progress.doubt()
+    decided = []
     if command.status == "captured":
-        _decide_refunds(work, progress, command.refunded, reason)
+        decided = _decide_refunds(work, progress.payment, command.refunded, reason)
         # Only an operator may lower the amounts: otherwise a late event, about money that came back since, would raise
         # them.
         progress.note(captured=command.captured, refunded=command.refunded, amounts_as_of=work.now)
@@ -37,6 +42,11 @@ def resolve_payment(work: UnitOfWork, command: ResolvePayment) -> Payment:
     progress.move(command.status, reason)
     if 0 < command.refunded == command.captured:
         progress.move("refunded_in_full")
+    for refund_id in decided:
+        progress.end_refund(refund_id)
+    if is_under_way and progress.payment.pending_action == payment.pending_action:
+        # What the operator saw is not what it would have led to.
+        progress.end()
     progress.note(reason=reason)
     return progress.store()
 
@@ -69,12 +79,12 @@ def _check(payment: Payment, command: ResolvePayment) -> None:
         raise Rejected(AMOUNT_MISMATCH, text)
 
 
-def _decide_refunds(work: UnitOfWork, progress: Progress, total: int, reason: Reason) -> None:
-    """Each refund in question was made if the total has room for it beside the sum without it.
+def _decide_refunds(work: UnitOfWork, payment: Payment, total: int, reason: Reason) -> list[int]:
+    """Each refund in question was made if the total has room for it beside the sum without it. Their numbers.
 
     The amounts that events have added to the payment's own sum since it was asked for may be this very refund.
     """
-    payment, known = progress.payment, 0
+    decided, known = [], 0
     for refund in in_question(work, payment.id):
         is_its_own = refund.id == payment.refund_id
         without = sum_without(payment, refund) if is_its_own else known_without(work, refund, payment.refunded)
@@ -85,4 +95,5 @@ def _decide_refunds(work: UnitOfWork, progress: Progress, total: int, reason: Re
         else:
             failed = {"status": "failed", "reason_code": reason.code, "reason": reason.message}
             work.save(msgspec.structs.replace(refund, **failed))
-        progress.end_refund(refund.id)
+        decided.append(refund.id)
+    return decided
