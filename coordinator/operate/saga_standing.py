@@ -61,8 +61,7 @@ def standing_of(
         emitter = stops[-2].lane if len(stops) > 1 and stop.kind != "settled" else service.lane
         todo = (
             f"see by whom (coordinator audit {emitter} --operators), and find out whether the step {_what(last)}; then "
-            f"send the verdict on it: {_resumed(service, row, last, even_if_running=True)}. "
-            "After a restored backup: coordinator continue"
+            f"send the verdict on it: {_resumed(service, row, last, even_if_running=True)}. {_restored(stop, last)}"
         )
     if why is not None and (own := conditions.get(service.lane)) is not None and lane_why(own) not in why:
         # Its own lane takes the answer.
@@ -107,6 +106,13 @@ def _lost(stops: Sequence[Stop], step: SagaStep, conditions: Mapping[str, LaneCo
         return None
     others = "those that are under way were asked for later" if effects.oldest_s else "none waits or is under way"
     return f"nobody has its call: {others}; nothing waits in the queue of lane {stop.lane}. It was withdrawn, or lost"
+
+
+def _restored(stop: Stop, step: SagaStep) -> str:
+    """What helps where the cause is a backup that was restored. An outcome that is lost itself cannot be told again."""
+    if stop.kind == "outside" or stop.command_id == step.command_id:
+        return f"Where the database of lane {stop.lane} was restored from a backup: docs/OPERATING.md, Backups"
+    return "After a restored backup: coordinator continue"
 
 
 def _resumed(service: Service, row: SagaRow, step: SagaStep | None, *, even_if_running: bool = False) -> str:

@@ -204,6 +204,21 @@ def test_a_cancelled_step_that_its_sender_still_has_is_not_lost(monkeypatch: pyt
     assert "In the outbox of lane users, for payments" in said()["where"]
     ways["users"] = OnItsWay()
     assert (said()["why"] or "").startswith("nobody has it: lane payments is idle")
+    # No lane has an outcome that could be told again.
+    assert said()["todo"].endswith(
+        "Where the database of lane payments was restored from a backup: docs/OPERATING.md, Backups"
+    )
+
+
+def test_an_answer_that_a_restored_lane_has_lost_is_to_be_told_again() -> None:
+    at = now() - timedelta(seconds=60)
+    purchase, step = waits_for_a_payment(at)
+    stops = [Stop(kind="settled", lane="payments", text="applied", command_id=STEP, status="applied", at=at)]
+    stops.append(Stop(kind="queue", lane="users", text="not settled yet", command_id=str(uuid4())))
+    idle = {lane: LaneCondition(lane=lane, state="idle", why=None, waiting=0) for lane in ("users", "payments")}
+    said = standing_of("purchase", purchase, [step], stops, registry().service("users"), idle)
+    assert said["why"].startswith("nobody has it: lane users is idle")
+    assert said["todo"].endswith("After a restored backup: coordinator continue")
 
 
 @pytest.mark.parametrize("asked_ago_s", [60, 1])
@@ -271,6 +286,7 @@ def test_a_call_that_nobody_has_any_more_is_said_to_be_lost(
         assert said["why"].endswith("; nothing waits in the queue of lane payments. It was withdrawn, or lost")
         assert "coordinator audit payments --operators" in said["todo"]
         assert '"even_if_running":true' in said["todo"]
+        assert said["todo"].endswith("lane payments was restored from a backup: docs/OPERATING.md, Backups")
 
 
 def test_what_keeps_the_answer_of_a_step_that_failed_is_named_before_its_letter(known: World) -> None:
