@@ -145,6 +145,7 @@ class PaymentEffects:
             amount=effect.amount,
             currency=effect.currency,
             key=call.key,
+            asked_at=call.asked_at,
             is_repeated=call.is_repeated,
             traceparent=call.traceparent,
         )

@@ -112,13 +112,11 @@ class PaymentProvider(Protocol):
         amount: int,
         currency: str,
         key: str,
+        asked_at: datetime,
         is_repeated: bool,
         traceparent: str | None = None,
     ) -> Refunded | Refused:
-        """Give back the money that was taken, or a part. `is_repeated`: there may have been a call with this key.
-
-        `traceparent` as for `authorize`.
-        """
+        """Give back the money that was taken, or a part. `asked_at` and the rest as for `authorize`."""
 
     async def look_up_authorization(
         self, *, payment_id: int, amount: int, currency: str, key: str, asked_at: datetime

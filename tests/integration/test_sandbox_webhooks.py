@@ -108,6 +108,7 @@ async def test_every_step_of_a_payment_is_told(listening: Endpoint, provider: St
         amount=300,
         currency="EUR",
         key="refund",
+        asked_at=datetime.now(UTC),
         is_repeated=False,
     )
     assert isinstance(given_back, Refunded)

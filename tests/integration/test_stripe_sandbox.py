@@ -100,6 +100,8 @@ async def refund(
     key: str | None = None,
     payment_id: int = 1,
     refund_id: int = 1,
+    asked_s_ago: float = 0.0,
+    is_repeated: bool | None = None,
 ) -> Refunded | Refused:
     return await provider.refund(
         payment_id=payment_id,
@@ -108,7 +110,8 @@ async def refund(
         amount=amount,
         currency=currency,
         key=key or new_key(),
-        is_repeated=key is not None,
+        asked_at=datetime.now(UTC) - timedelta(seconds=asked_s_ago),
+        is_repeated=key is not None if is_repeated is None else is_repeated,
     )
 
 
@@ -357,6 +360,19 @@ async def test_an_authorization_that_may_have_been_made_is_looked_for_first(
     before = len(sandbox.charges())
     assert await authorize(provider, key=key, payment_id=10, **how) == held
     assert len(sandbox.charges()) == before
+
+
+@pytest.mark.parametrize("how", [{"is_repeated": True}, {"is_repeated": False, "asked_s_ago": 2 * 86_400}])
+async def test_a_refund_that_may_have_been_made_is_looked_for_first(
+    sandbox: RunningSandbox, provider: StripeProvider, how: dict[str, Any]
+) -> None:
+    """The outbox of a restored database sends it once more, as if it were new, and Stripe has forgotten the key."""
+    held, key = await hold(provider), new_key()
+    await capture(provider, held)
+    given_back = await give_back(provider, held, 300, key=key)
+    sandbox.forget_keys()
+    assert await give_back(provider, held, 300, key=key, **how) == given_back
+    assert money(sandbox, held)[3] == 300
 
 
 async def test_what_became_of_a_call_can_be_looked_up(sandbox: RunningSandbox, provider: StripeProvider) -> None:

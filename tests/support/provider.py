@@ -105,10 +105,11 @@ class FakeProvider:
         amount: int,
         currency: str,
         key: str,
+        asked_at: datetime,
         is_repeated: bool,
         traceparent: str | None = None,
     ) -> Refunded | Refused:
-        del currency, payment_id, refund_id, is_repeated
+        del currency, payment_id, refund_id, asked_at, is_repeated
         held = self.payments[provider_id]
 
         def deed() -> Refunded | Refused:

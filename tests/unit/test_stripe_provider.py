@@ -77,7 +77,14 @@ async def test_a_refund_of_unknown_result_stays_unknown_while_stripe_is_busy(
     monkeypatch.setattr(provider._refunds, "create_async", answers(SPENT))
     monkeypatch.setattr(provider._refunds, "list_async", answers(NONE, BUSY))
     call = provider.refund(
-        payment_id=1, refund_id=2, provider_id="pi_1", amount=1, currency="EUR", key="k", is_repeated=True
+        payment_id=1,
+        refund_id=2,
+        provider_id="pi_1",
+        amount=1,
+        currency="EUR",
+        key="k",
+        asked_at=datetime.now(UTC),
+        is_repeated=True,
     )
     assert await undecided(call) == (True, 3.0)
 
