@@ -122,6 +122,7 @@ def _looked_up(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, s
         return _in_redis(lane, is_needed=is_needed)
     # Only who asks the broker needs the library for it.
     from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker  # noqa: PLC0415
+    from coordinator.transports.rabbitmq.marks import MarkHeld  # noqa: PLC0415
 
     try:
         return asyncio.run(_read_mark(lane)), IN_RABBITMQ, ""
@@ -129,6 +130,8 @@ def _looked_up(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, s
         if error.reply_code == NOT_FOUND:
             return None, IN_RABBITMQ, ""
         raise
+    except MarkHeld as error:
+        raise CommandRefused(f"{error}; try again: nothing was accepted") from error
     except BrokerUnavailable as error:
         if not is_needed:
             return None, IN_RABBITMQ, str(error)

@@ -14,6 +14,7 @@ from coordinator.cli import cli
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.transports.rabbitmq.rights import OPERATOR
+from coordinator.transports.rabbitmq.topology import mark_queue_name
 from tests.e2e.test_restore import Backup, query, reason, stopped
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_ready, wait_until, write_all
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.operators
 
 BROKERS = pytest.mark.parametrize("broker_url", ["rabbitmq", "redis"], indirect=True)
 WITHIN_S = 10.0
+HELD_FOR_S = 3.0
 WATCHED_S = 12.0
 """For long enough to be given up several times."""
 
@@ -179,6 +181,32 @@ async def test_one_with_another_database_and_nobody_else_stays_blocked_and_takes
     await writing
     await lane.write(1)
     assert query(system, "SELECT sequence, epoch FROM lane_lease") == [(10, 2)], "nobody touched the other one"
+
+
+@pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
+async def test_a_mark_that_somebody_else_is_reading_is_not_taken_for_none(lane: Lane) -> None:
+    """As a process that was stopped amid that; its queue looks empty."""
+    system = lane.system
+    await lane.begin()
+    first = system.start_coordinator("users")
+    await lane.write(5)
+    await asyncio.to_thread(stopped, first, system)
+    with system.broker() as channel:
+        held, _, _ = channel.basic_get(mark_queue_name("users"))
+        assert held is not None
+        wrong, wrong_at = system.launch_coordinator("users", lane.elsewhere)
+        await asyncio.to_thread(wait_ready, wrong_at, wrong)
+        writing = asyncio.create_task(lane.write(1))
+        await asyncio.sleep(HELD_FOR_S)
+        assert not writing.done()
+        assert await asyncio.to_thread(lane.ask_copy, "SELECT sequence FROM lane_lease") == [(5,)]
+        channel.basic_nack(held.delivery_tag, requeue=True)
+        said = "ends at sequence 5, and 10 was acknowledged"
+        await asyncio.to_thread(wait_until, lambda: said in reason(wrong_at), "it is blocked")
+    system.start_coordinator("users")
+    async with asyncio.timeout(WITHIN_S):
+        await writing
+    assert query(system, "SELECT sequence FROM lane_lease") == [(11,)]
 
 
 @BROKERS

@@ -1,6 +1,7 @@
 """A lane's mark is sent until the broker has it: an idle lane has no next one."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -11,7 +12,7 @@ from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.errors import BrokerUnavailable
 from coordinator.transports.rabbitmq import marks
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
-from coordinator.transports.rabbitmq.marks import KeptMark, read_mark
+from coordinator.transports.rabbitmq.marks import KeptMark, MarkHeld, read_mark
 from coordinator.transports.rabbitmq.publisher import Publisher
 from tests.support.loss_contract import NO_MARKS
 
@@ -50,6 +51,10 @@ class Connection:
         self.declared: asyncio.Queue[None] = asyncio.Queue()
         self.answers = asyncio.Event()
         self.answers.set()
+        self.raw = SimpleNamespace(queue_declare=None)
+        self.holders = 0
+        """So many others are reading."""
+        self.looked = asyncio.Event()
 
     async def channel(self) -> "Connection":
         await self.answers.wait()
@@ -62,7 +67,13 @@ class Connection:
 
     async def peek(self, queue: str) -> list[bytes]:
         assert queue == "writes.ledger.mark"
-        return [encode_mark(mark) for mark in self.queue]
+        return [] if self.holders else [encode_mark(mark) for mark in self.queue]
+
+    async def call(self, _method: Any, *, queue: str, passive: bool) -> Any:
+        assert (queue, passive) == ("writes.ledger.mark", True)
+        ready = 0 if self.holders else len(self.queue)
+        self.looked.set()
+        return SimpleNamespace(method=SimpleNamespace(message_count=ready, consumer_count=self.holders))
 
     async def close(self) -> None:
         pass
@@ -232,6 +243,32 @@ async def test_one_that_is_gone_is_kept_again(
                 await connection.declared.get()
         assert publisher.sequences[sent:] == expected
     watching.cancel()
+
+
+async def test_one_that_somebody_else_is_reading_is_waited_for(connection: Connection) -> None:
+    connection.queue, connection.holders = [Mark(sequence=7)], 1
+    reading = asyncio.create_task(read_mark(cast("AmqpConnection", connection), "ledger"))
+    await connection.looked.wait()
+    connection.holders = 0
+    assert await reading == Mark(sequence=7)
+
+
+async def test_where_he_keeps_it_nobody_says_that_there_is_none(
+    connection: Connection, kept: KeptMark, publisher: Confirming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks, "HELD_S", 0.0)
+    monkeypatch.setattr(marks, "LOOK_EVERY_S", 0.0)
+    connection.queue, connection.holders = [Mark(sequence=7)], 1
+    with pytest.raises(MarkHeld, match="somebody else is reading the mark of ledger"):
+        await read_mark(cast("AmqpConnection", connection), "ledger")
+    # Who has kept it need not do so again, and keeps his lane.
+    kept.found(Mark(sequence=7))
+    with capture_logs() as lines:
+        watching = asyncio.create_task(kept.watch(cast("AmqpConnection", connection)))
+        for _ in range(4):
+            await connection.declared.get()
+        watching.cancel()
+    assert (publisher.sent, lines) == ([], [])
 
 
 @pytest.mark.parametrize("body", NO_MARKS)

@@ -8,7 +8,8 @@ from time import monotonic
 import structlog
 
 from coordinator.lane.high_water import Mark, decode_mark, encode_mark
-from coordinator.transports.rabbitmq.amqp import AmqpConnection
+from coordinator.service.errors import BrokerUnavailable
+from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.properties import mark_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import mark_queue_name
@@ -16,21 +17,48 @@ from coordinator.transports.rabbitmq.topology import mark_queue_name
 RETRY_S = 5.0
 LOOK_EVERY_S = 10.0
 WARNED_EVERY_S = 60.0
+HELD_S = 10.0
+"""Reading a mark takes milliseconds. Who keeps it for longer stands still, and the broker ends his connection."""
+_HELD_LOOK_EVERY_S = 0.05
 
 log = structlog.get_logger("consumer")
 
 
+class MarkHeld(BrokerUnavailable):
+    """Raised where somebody else is reading a mark, and does not give it back."""
+
+
 async def read_mark(connection: AmqpConnection, lane: str) -> Mark | None:
-    """The mark, which stays in its queue; None: there is none. Raises as `AmqpChannel.call`."""
-    channel = await connection.channel()
+    """The mark, which stays in its queue; None: there is none. Raises MarkHeld, and as `AmqpChannel.call`.
+
+    Who reads it has it until his channel is closed. Meanwhile others find an empty queue, and must not believe it.
+    """
+    until_s = monotonic() + HELD_S
+    while True:
+        channel = await connection.channel()
+        bodies = await channel.peek(mark_queue_name(lane))
+        is_held = not bodies and await _is_held(channel, lane)
+        await channel.close()
+        if not is_held:
+            break
+        if monotonic() >= until_s:
+            raise MarkHeld(
+                f"somebody else is reading the mark of {lane}, and has not given it back within {HELD_S:g} s"
+            )
+        await asyncio.sleep(_HELD_LOOK_EVERY_S)
     mark = None
-    for body in await channel.peek(mark_queue_name(lane)):
+    for body in bodies:
         try:
             mark = decode_mark(body)
         except ValueError as error:
             log.warning("mark_unreadable", lane=lane, reason=str(error))
-    await channel.close()
     return mark
+
+
+async def _is_held(channel: AmqpChannel, lane: str) -> bool:
+    """Whether somebody else has the mark, or had it a moment ago: to a quorum queue whoever reads is a consumer."""
+    declared = await channel.call(channel.raw.queue_declare, queue=mark_queue_name(lane), passive=True)
+    return bool(declared.method.consumer_count or declared.method.message_count)
 
 
 class KeptMark:
@@ -113,11 +141,14 @@ class KeptMark:
             kept = self._kept
             if kept is None or self._wanted is not None:
                 continue
-            found = None if is_empty else await read_mark(connection, self._lane)
+            try:
+                found = await read_mark(connection, self._lane)
+            except MarkHeld:
+                continue
             is_kept = found is not None and found.sequence >= kept.sequence and not found.is_other_than(kept)
             if is_kept or self._wanted is not None:
                 continue
-            if is_empty:
+            if is_empty and found is None:
                 log.warning("mark_gone", lane=self._lane, sequence=kept.sequence)
             self.keep(kept)
 
