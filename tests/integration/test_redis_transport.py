@@ -85,8 +85,12 @@ class TestRedis(BrokerContract):
             b'{"headers":{"deadline":[[[[1]]]],"actor":7}}',
             b"[" * 100_000,
             b'{"id":"\xff\xff"}',
+            encoded_head(command(1), {"x": [{}] * 100_000}),
         ],
-        ids=["nothing", "an array", "headers that are none", "parts that are none", "a wrong actor", "deep", "no text"],
+        ids=[
+            *("nothing", "an array", "headers that are none", "parts that are none", "a wrong actor", "deep"),
+            *("no text", "long"),
+        ],
     )
     async def test_a_head_that_cannot_be_read_is_its_command_s_fault(
         self, transporting: RedisTransporting, head: bytes

@@ -39,6 +39,7 @@ from coordinator.service.rows import Digits, Row
 from coordinator.service.upgrades import Upgrade, UpgradeFailed, parse_sent
 from coordinator.stores.row_checks import InvalidRow, RowChecks
 from coordinator.transports.rabbitmq.incoming import delivery_of
+from coordinator.transports.redis.entries import entry_of
 from shared.items.commands import CreateItem
 from shared.payments.commands import OpenPayment
 from shared.users.commands import CreateUser, CreditUser
@@ -244,6 +245,9 @@ PROBES: dict[str, Probe] = {
     ),
     "coordinator.runtime.addresses.PORT_MAX": lambda n: loads(lambda: parse_address(f"postgresql://host:{n}/data")),
     "coordinator.runtime.longest_time.SECONDS_MAX": lambda n: loads(lambda: GatewaySettings(wait_s=n)),
+    "coordinator.transports.redis.entries.HEAD_BYTES_MAX": lambda n: (
+        entry_of([b"1-0", [b"head", b'{"id":"a"}'.ljust(n)]], is_system=False).head.id == "a"
+    ),
     "LANE_MESSAGE_BYTES_MAX": lambda n: delivered(b"{}" + b" " * (n - 2)),
     "LANE_PACK_COMMANDS_MAX": lambda n: has_defect(decoded(pack(n), commands_max=SMALL.pack_commands_max)) is False,
 }

@@ -32,7 +32,7 @@ async def opened(monkeypatch: pytest.MonkeyPatch) -> EntryWindow:
 def read(opened: EntryWindow, count: int) -> list[int]:
     """Of ten bytes each."""
     return [
-        opened.delivered(StreamEntry(b"1-%d" % each, Head(), b"x" * 10, 10, is_system=False), 0.0)
+        opened.delivered(StreamEntry(b"1-%d" % each, Head(), b"x" * 10, 10, is_system=False, size_bytes=10), 0.0)
         for each in range(count)
     ]
 

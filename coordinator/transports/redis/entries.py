@@ -16,6 +16,9 @@ from coordinator.transports.redis.scripts import ENTRY_BYTES
 
 HEAD: Final = b"head"
 BODY: Final = b"body"
+HEAD_BYTES_MAX: Final = 128 << 10
+"""A longer head is not read: what is made of it may take fifty times as much memory. It is a frame of AMQP, into which
+all that stands in a head has to fit there."""
 _SHOWN_BYTES: Final = 1000
 _TIME_S_MAX: Final = 1 << 40
 
@@ -35,13 +38,15 @@ class Head(Struct, omit_defaults=True):
 
 
 class StreamEntry(Struct, frozen=True):
-    """One entry as it was read. `counted_bytes` is what the counter has counted it as; 0: it was added by hand."""
+    """One entry as it was read, with so many bytes. `counted_bytes` is what the counter has counted it as; 0: it was
+    added by hand."""
 
     id: bytes
     head: Head
     body: bytes
     counted_bytes: int
     is_system: bool
+    size_bytes: int
 
     @property
     def number(self) -> int:
@@ -116,12 +121,18 @@ def entry_of(raw: Sequence[Any], *, is_system: bool) -> StreamEntry:
     values = dict(zip(fields[::2], fields[1::2], strict=False))
     head, body = values.get(HEAD), values.get(BODY, b"")
     counted = len(head) + len(body) + ENTRY_BYTES if head is not None and BODY in values else 0
+    return StreamEntry(bytes(entry_id), _head_of(head, fields), body, counted, is_system, sum(map(len, fields)))
+
+
+def _head_of(head: bytes | None, fields: Sequence[bytes]) -> Head:
+    if head is not None and len(head) > HEAD_BYTES_MAX:
+        text = f"the head has {len(head)} bytes; at most {HEAD_BYTES_MAX} are read"
+        return Head(headers={HEADER_MALFORMED: text})
     try:
-        decoded = _decoder.decode(head if head is not None else b"")
+        return _decoder.decode(head if head is not None else b"")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         shown = head if head is not None else b" ".join(fields)
-        decoded = Head(headers={HEADER_MALFORMED: shown[:_SHOWN_BYTES].hex()})
-    return StreamEntry(bytes(entry_id), decoded, body, counted, is_system)
+        return Head(headers={HEADER_MALFORMED: shown[:_SHOWN_BYTES].hex()})
 
 
 def number_of(entry_id: bytes) -> int:

@@ -11,6 +11,8 @@ BLOCK_MS: Final = 1000
 READ_ENTRIES_MAX: Final = 200
 READ_BYTES_MAX: Final = 8 << 20
 """About how many bytes are read at once: one answer is in memory whole."""
+FIRST_ENTRIES: Final = 8
+"""How many are read at first: a consumer that is killed for the memory that this took would read them again."""
 _BEGINNING: Final = b"0-0"
 
 
@@ -27,7 +29,8 @@ class MergedStreams:
         self._keys = {public.encode(): False, system.encode(): True}
         self._streams = (public, system)
         self._after = {False: _BEGINNING, True: _BEGINNING}
-        self._largest_bytes = 1
+        # Nobody knows yet how large they are.
+        self._largest_bytes = READ_BYTES_MAX // FIRST_ENTRIES
         self.limit = NUMBER_MAX
         """Entries from this number on are strangers', unless the counter has come so far."""
         self.has_unusable = False
@@ -51,7 +54,7 @@ class MergedStreams:
         for entry in entries:
             self._after[entry.is_system] = entry.id
         # It is forgotten slowly: large entries come together.
-        sizes = (len(entry.body) for entry in entries)
+        sizes = (entry.size_bytes for entry in entries)
         self._largest_bytes = max(1, self._largest_bytes // 2, *sizes)
         return entries
 
