@@ -1,14 +1,19 @@
-"""A lane on Redis goes on, whatever somebody did to its streams by hand, and when Redis has no memory left."""
+"""A lane on Redis goes on, whatever somebody did to its streams by hand, and when Redis has no memory left, or takes no
+writes for another reason."""
 
 import asyncio
+import shutil
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import redis
 
 from coordinator.dev.servers.redis_broker import RedisBroker
-from coordinator.service.errors import Overloaded
+from coordinator.service.errors import BrokerUnavailable, Overloaded
 from coordinator.transports.redis.keys import commands_key, counter_key, kept_key, lease_key
 from coordinator.transports.redis.lost_messages import LOST
 from coordinator.transports.redis.scripts import JUMPS_MAX, NUMBER_MAX
@@ -194,3 +199,65 @@ async def test_a_redis_without_memory_is_emptied_by_its_consumers(
             administrator.config_set("maxmemory", 0)
         # It sees by itself that there is room again.
         await until(lambda: publisher.is_healthy, "it is ready")
+
+
+@pytest.mark.parametrize("why", ["NOREPLICAS", "MISCONF", "BUSY"])
+async def test_whoever_is_refused_by_a_redis_that_takes_no_writes_is_unready_until_it_does(
+    transporting: RedisTransporting, administrator: redis.Redis, why: str
+) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        consumer = await transporting.consumer()
+        publisher = await transporting.publisher()
+        # Else an attempt to consume is what says so first, and it connects again and again.
+        await consumer.leave()
+        with _takes_no_writes(administrator, why):
+            with pytest.raises(BrokerUnavailable, match=why):
+                await transporting.publish(command(1))
+            assert (publisher.is_healthy, publisher.problem) == (False, "the broker takes no writes")
+            assert why in publisher.unready_reason
+            await asyncio.sleep(1.5)
+            assert not publisher.is_healthy
+        await until(lambda: publisher.is_healthy, "it is ready")
+        await transporting.publish(command(2))
+        consumer = await transporting.consumer()
+        assert numbers(await consumer.take(1)) == [2]
+
+
+@contextmanager
+def _takes_no_writes(administrator: redis.Redis, why: str) -> Iterator[None]:
+    """`why`: it has too few replicas, cannot write its snapshot, or a script keeps it busy."""
+    match why:
+        case "NOREPLICAS":
+            administrator.config_set("min-replicas-to-write", 1)
+        case "MISCONF":
+            # A folder stands where the snapshot would.
+            (_folder(administrator) / "dump.rdb" / "in the way").mkdir(parents=True)
+            administrator.config_set("save", "3600 1")
+            administrator.bgsave()
+            wait_until(lambda: administrator.info("persistence")["rdb_last_bgsave_status"] == "err", "it has failed")
+        case "BUSY":
+            administrator.config_set("busy-reply-threshold", 100)
+            endless = threading.Thread(target=_run_endlessly, args=(administrator,))
+            endless.start()
+            time.sleep(0.5)
+    try:
+        yield
+    finally:
+        match why:
+            case "NOREPLICAS":
+                administrator.config_set("min-replicas-to-write", 0)
+            case "MISCONF":
+                administrator.config_set("save", "")
+                shutil.rmtree(_folder(administrator) / "dump.rdb")
+            case "BUSY":
+                administrator.script_kill()
+                endless.join()
+
+
+def _run_endlessly(administrator: redis.Redis) -> None:
+    with suppress(redis.ResponseError):  # it is killed
+        administrator.eval("while true do end", 0)
+
+
+def _folder(administrator: redis.Redis) -> Path:
+    return Path(str(administrator.config_get("dir")["dir"]))

@@ -1,5 +1,5 @@
-"""Why a Redis that is connected does not do what it is asked: it has no memory left, or refuses a right. It is asked
-until it does again, since nobody may ask for it otherwise meanwhile."""
+"""Why a Redis that is connected does not do what it is asked: it has no memory left, takes no writes, or refuses a
+right. It is asked until it does again, since nobody may ask for it otherwise meanwhile."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,6 +16,8 @@ from coordinator.transports.redis.scripts import ADD
 
 _AGAIN_S: Final = 1.0
 """How often it is asked."""
+_TAKES_NO_WRITES: Final = ("MISCONF", "NOREPLICAS", "BUSY ")
+"""How it says so of all: it could not write a file, it has too few replicas, or a script keeps it busy."""
 
 
 class Unable:
@@ -55,12 +57,19 @@ class Unable:
         if is_without_memory(error):
             self._words = "the broker has no memory left"
             self._reason = f"Redis at {self._where} {self._what}: it has no memory left (maxmemory)"
-            # It refuses one of this id anyway, but for want of memory first.
-            asked: Sequence[Sequence[str]] = [("XADD", stream, "NOMKSTREAM", "0-0", "head", "")]
-            self._connection = connection
-            self._ask_later(connection, asked)
+            self._ask_to_add(connection, stream)
+        elif _takes_no_writes(error):
+            self._words = "the broker takes no writes"
+            self._reason = f"Redis at {self._where} {self._what}: {error}"
+            self._ask_to_add(connection, stream)
         else:
             self.note_right(connection, _of_adding(stream, counter_key(target)), error)
+
+    def _ask_to_add(self, connection: RedisConnection, stream: str) -> None:
+        # It refuses one of this id anyway, but for such a reason first.
+        asked: Sequence[Sequence[str]] = [("XADD", stream, "NOMKSTREAM", "0-0", "head", "")]
+        self._connection = connection
+        self._ask_later(connection, asked)
 
     def note_right(self, connection: RedisConnection, calls: Sequence[Sequence[str]], error: BaseException) -> None:
         """Redis has refused one of these calls. Where that is for want of a right, it is asked again."""
@@ -94,6 +103,10 @@ def is_without_memory(error: BaseException) -> bool:
     return isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith("OOM")
 
 
+def _takes_no_writes(error: BaseException) -> bool:
+    return str(error).startswith(_TAKES_NO_WRITES)
+
+
 def _of_adding(stream: str, counter: str) -> Sequence[Sequence[str]]:
     """What `ADD` does."""
     return (
@@ -107,5 +120,5 @@ def _of_adding(stream: str, counter: str) -> Sequence[Sequence[str]]:
 def _is_refusal(answer: Any) -> bool:
     """Whether it is still so. Where a user may not ask for his rights, the next message shows it."""
     if isinstance(answer, BaseException):
-        return is_without_memory(answer)
+        return is_without_memory(answer) or _takes_no_writes(answer)
     return bytes(answer) != b"OK"
