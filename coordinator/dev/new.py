@@ -1,7 +1,8 @@
 """The command `coordinator new`: a project with a service, its tests, and all that runs it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
@@ -82,18 +83,39 @@ def check_name(name: str) -> None:
 
 
 def make_project(name: str, directory: Path, *, broker: str = "rabbitmq") -> Path:
-    """Write the project's files. Raises ConfigurationError for a folder that has something."""
+    """Write the project's files: all, or none. Raises ConfigurationError for a folder that has something, and for files
+    that cannot be written."""
     values = {"name": name, "server": broker, "prefix": broker.upper(), **_BROKERS[broker]}
+    made: list[Path] = []
     try:
-        if directory.exists() and any(directory.iterdir()):
-            raise ConfigurationError(f"{directory} is there already, and is not empty: choose another with --dir")
+        _check_empty(directory)
         for source in sorted(_TEMPLATE.rglob(f"*{_SUFFIX}")):
             target = directory / _target(source.relative_to(_TEMPLATE), name)
+            missing = [folder for folder in target.parents if not folder.exists()]
             target.parent.mkdir(parents=True, exist_ok=True)
+            made += [*reversed(missing), target]
             target.write_text(_filled(source.read_text(), broker, values))
-    except OSError as error:
-        raise ConfigurationError(f"{error.filename or directory}: {error.strerror}") from None
+    except BaseException as error:
+        # Else nothing could be made there again.
+        _take_back(made)
+        if isinstance(error, OSError):
+            raise ConfigurationError(f"{error.filename or directory}: {error.strerror}") from None
+        raise
     return directory
+
+
+def _check_empty(directory: Path) -> None:
+    if directory.exists() and any(directory.iterdir()):
+        raise ConfigurationError(f"{directory} is there already, and is not empty: choose another with --dir")
+
+
+def _take_back(made: Sequence[Path]) -> None:
+    for path in reversed(made):
+        with suppress(OSError):  # somebody has put something into it
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
 
 
 def _filled(text: str, broker: str, values: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """The project that `coordinator new` makes."""
 
+import errno
 import json
 import re
 import subprocess
@@ -55,6 +56,30 @@ def test_a_project_is_made_whole_and_named(tmp_path: Path, broker: str) -> None:
     other = ("redis",) if broker == "rabbitmq" else ("rabbitmq", "amqp", "lane_gateway_accounts")
     assert [name for name, text in files.items() if any(word in text.lower() for word in other)] == []
     jsonschema.Draft7Validator(json.loads(COMPOSE_SCHEMA.read_text())).validate(yaml.safe_load(files["compose.yaml"]))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_project_that_cannot_be_written_whole_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, is_there: bool
+) -> None:
+    """So it can be made there once there is room."""
+    write_text, directory = Path.write_text, tmp_path / "all" / "here"
+    if is_there:
+        directory.mkdir(parents=True)
+
+    def write_until_full(path: Path, text: str) -> int:
+        write_text(path, text[:3])
+        if path.name == "seats.py":
+            raise error
+        return len(text)
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", write_until_full)
+        with pytest.raises((ConfigurationError, KeyboardInterrupt)):
+            make_project("shop", directory)
+    assert list(tmp_path.rglob("*")) == ([tmp_path / "all", directory] if is_there else [])
+    make_project("shop", directory)
 
 
 def test_each_of_its_processes_has_its_own_accounts_in_compose(tmp_path: Path) -> None:
