@@ -175,9 +175,9 @@ def checked_addresses(texts: Sequence[str]) -> list[str]:
         except ValueError:
             is_good = False
         if not is_good or parts.path or parts.query or parts.fragment or parts.username is not None:
-            raise ValueError(
-                f"{without_credentials(each)[:100]!r} is no address of a coordinator, such as http://10.0.0.5:9101"
-            )
+            # A comma in a password has made parts of it of one address.
+            shown = "one of them" if any("@" in text for text in texts) else repr(without_credentials(each)[:100])
+            raise ValueError(f"{shown} is no address of a coordinator, such as http://10.0.0.5:9101")
     return found
 
 

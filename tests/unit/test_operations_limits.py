@@ -267,3 +267,13 @@ def test_what_is_no_address_of_a_coordinator_is_named(url: str, monkeypatch: pyt
     monkeypatch.setenv("OPERATIONS_COORDINATORS", url)
     with pytest.raises(ConfigurationError, match="OPERATIONS_COORDINATORS"):
         operations_app(["seats"], "127.0.0.1", GatewaySettings())
+
+
+@pytest.mark.parametrize("urls", ["http://a:hun,ter2@c:1", "http://c:1 http://a:hun,ter2,x@c:1"])
+def test_no_part_of_a_password_is_shown_for_an_address(urls: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comma in it divides the list."""
+    monkeypatch.setenv("OPERATIONS_COORDINATORS", urls)
+    with pytest.raises(ConfigurationError, match="OPERATIONS_COORDINATORS: one of them is no address") as refused:
+        operations_app(["seats"], "127.0.0.1", GatewaySettings())
+    assert "hun" not in str(refused.value)
+    assert "ter2" not in str(refused.value)
