@@ -56,7 +56,6 @@ class KeySet:
         self._refresh_s = refresh_s
         self._age_s_max = age_s_max
         self._keys: Keys = {}
-        self._fetched_at: float | None = None
         self.good_until_s = -inf
         self._tried_at: float | None = None
         self._why: str | None = None
@@ -74,7 +73,7 @@ class KeySet:
     async def start(self) -> None:
         """Raises ConfigurationError for a file that cannot be used; an address may be away for now."""
         await self._fetch()
-        if self._is_file and self._fetched_at is None:
+        if self._is_file and not self._keys:
             raise ConfigurationError(f"ACCESS_TOKEN_KEYS: {self._why}")
         self._refreshing = asyncio.create_task(self._refresh(), name="keys of tokens")
 
@@ -93,7 +92,7 @@ class KeySet:
         if (key_id not in self._keys or self.is_too_old()) and (self._is_fetching or self._may_try()):
             # While it is under way, too: the first token of a new key is not the only one that comes with it.
             await self._fetch()
-        if self._fetched_at is None or self.is_too_old():
+        if not self._keys or self.is_too_old():
             raise NoKeys("tokens cannot be checked now")
         return self._keys.get(key_id)
 
@@ -130,11 +129,17 @@ class KeySet:
         except Exception as error:  # noqa: BLE001  # a defect: withdrawn keys must not count on
             self._not_fetched(described(error), error)
             return
+        self._take(keys)
+        if not keys:
+            self._not_fetched(f"it has no public key for {', '.join(sorted(self._algorithms))}")
+            return
         if self._why is not None:
             log.info("token_keys_fetched", source=self._shown, keys=len(keys))
         self._why = None
-        self._fetched_at = time.monotonic()
-        self.good_until_s = self._fetched_at + self._age_s_max
+
+    def _take(self, keys: Keys) -> None:
+        """What the set says counts, also where it has no key any more: all that it had are withdrawn."""
+        self.good_until_s = time.monotonic() + self._age_s_max
         if {name: _thumb(key) for name, key in keys.items()} != {name: _thumb(key) for name, key in self._keys.items()}:
             self._keys = keys
             self.generation += 1
@@ -174,7 +179,8 @@ def keys_of(text: bytes, algorithms: frozenset[str], pass_over: Callable[[str], 
     """The usable keys of a set, by id. Raises KeySetRefused.
 
     Keys for encryption, secret and private keys, and those for other algorithms are passed over, as RFC 7517 asks; so
-    is one that has a name twice, since readers differ in which value counts.
+    is one that has a name twice, since readers differ in which value counts, and so are several with one id. A set of
+    which nothing is left is no reason to go on with the keys of before.
     """
     if len(text) > BYTES_MAX:
         raise KeySetRefused(f"it is larger than {BYTES_MAX} bytes")
@@ -184,17 +190,16 @@ def keys_of(text: bytes, algorithms: frozenset[str], pass_over: Callable[[str], 
         raise KeySetRefused(f"it is no JSON Web Key Set: {error}") from None
     if not isinstance(found, list) or len(found) > KEYS_MAX:
         raise KeySetRefused(f"`keys` must be a list of at most {KEYS_MAX} keys")
-    keys: dict[str | None, PyJWK] = {}
+    by_id: dict[str | None, dict[bytes, PyJWK]] = {}
     for each in _unambiguous(text, found, pass_over):
         key = _usable(each, algorithms, pass_over)
-        if key is None:
-            continue
-        if key.key_id in keys:
-            raise KeySetRefused(f"two keys have the id {key.key_id!r}")
-        keys[key.key_id] = key
-    if not keys:
-        raise KeySetRefused(f"it has no public key for {', '.join(sorted(algorithms))}")
-    return keys
+        if key is not None:
+            # The same key twice is one.
+            by_id.setdefault(key.key_id, {})[_thumb(key)] = key
+    for key_id in [key_id for key_id, several in by_id.items() if len(several) > 1]:
+        pass_over(f"two keys have the id {key_id!r}")
+        del by_id[key_id]
+    return {key_id: key for key_id, (key,) in ((key_id, of.values()) for key_id, of in by_id.items())}
 
 
 class _Set(Struct):
