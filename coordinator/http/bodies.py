@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.http.connections import receiving
+from coordinator.http.connections import giving_way
 from coordinator.http.keys import CONTEXT
 from coordinator.http.principal_limits import BYTES_OF_A_REQUEST
 from coordinator.http.problems import RequestRefused, body_too_large, body_unreadable
@@ -91,7 +91,7 @@ async def _received(request: web.Request, types: tuple[str, ...], content: str) 
                 # Lost before it was served: nobody has told the body that its rest will not come.
                 raise ConnectionResetError
             async with asyncio.timeout(timeout_s):
-                with receiving(request), in_flight_of(request[CONTEXT].service).awaiting_body():
+                with giving_way(request), in_flight_of(request[CONTEXT].service).awaiting_body():
                     body = await request.read()
             await _ask_again(request)
     except TimeoutError:
@@ -111,7 +111,8 @@ async def _ask_again(request: web.Request) -> None:
     if context.principal is not None and context.authentication is not None:
         # Whoever else has sent the rest has no share.
         share, context.share = context.share, None
-        await context.authentication.check_again(request, context.principal)
+        with giving_way(request):
+            await context.authentication.check_again(request, context.principal)
         context.share = share
 
 

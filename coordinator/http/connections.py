@@ -7,6 +7,7 @@ aiohttp by itself bounds neither. A connection is always in one of these states,
 | its handshake of TLS is on its way | GATEWAY_HEAD_TIMEOUT_S (http/handshakes.py) |
 | its request's head is on its way, or the first is awaited | GATEWAY_HEAD_TIMEOUT_S, GATEWAY_HEAD_BYTES_MAX; 408, 431 |
 | its request's body is on its way | GATEWAY_BODY_TIMEOUT_S (coordinator/http/requests.py); 408 |
+| it waits for the keys of an issuer of tokens | FETCH_TIMEOUT_S (access/key_sets.py) |
 | its body waits to be read | a limited number of each client waits (http/body_turns.py) |
 | it is being served | its route waits for a limited time, and a limited number waits (http/waiting_requests.py) |
 | its response is not read by the client | GATEWAY_SEND_TIMEOUT_S |
@@ -14,10 +15,10 @@ aiohttp by itself bounds neither. A connection is always in one of these states,
 | it is idle, kept for the next request | GATEWAY_IDLE_TIMEOUT_S (aiohttp) |
 | it is being closed, and the client does not read the rest | GATEWAY_SEND_TIMEOUT_S |
 
-At GATEWAY_CONNECTIONS_MAX a new connection takes the place of the one whose client has been sending for longest, or
-that has been idle for longest, or that has not read its response for longest. For the first two no command was handed
-over, and the third is answered. If there is none, all are being served. Then a few more are taken for the health
-endpoints; any other request of theirs is answered 503.
+At GATEWAY_CONNECTIONS_MAX a new connection takes the place of the one whose client has been sending for longest, or has
+waited until it is known who asks, or that has been idle for longest, or that has not read its response for longest. For
+the first three no command was handed over, and the fourth is answered. If there is none, all are being served. Then a
+few more are taken for the health endpoints; any other request of theirs is answered 503.
 """
 
 import asyncio
@@ -369,8 +370,8 @@ class Connection(PlainlyEndedHandler):
 
 
 @contextmanager
-def receiving(request: web.BaseRequest) -> Iterator[None]:
-    """While the body of a request is on its way."""
+def giving_way(request: web.BaseRequest) -> Iterator[None]:
+    """While the body of a request is on its way, or it is still to be found out who asks: nothing of it is done yet."""
     connection = request.protocol
     if not isinstance(connection, Connection):
         yield

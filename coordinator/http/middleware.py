@@ -9,7 +9,8 @@ from aiohttp.typedefs import Handler
 
 from coordinator.client.acting import Acting, Issued, begin_acting
 from coordinator.client.recency import NeededRecency, need_recency
-from coordinator.http.authentication import is_open_to_all
+from coordinator.http.authentication import Authentication, is_open_to_all
+from coordinator.http.connections import giving_way
 from coordinator.http.expecting import ask_for_body
 from coordinator.http.headers import read_after, read_after_text
 from coordinator.http.hooks import HOOKS, Exchange
@@ -23,6 +24,7 @@ from coordinator.http.waiting_requests import hold_back, room_for_read
 from coordinator.runtime.telemetry import begin_stages, span_within
 from coordinator.service.errors import CommandFailed, CommandPending, CommandRejected, OutcomeUnreadable, UnreadableRow
 from coordinator.service.ids import is_key_id
+from coordinator.service.principal import Principal
 from coordinator.service.trace_context import parsed
 
 _READS: Final = ("GET", "HEAD")
@@ -72,7 +74,7 @@ async def _answered(
     try:
         authentication = context.authentication
         if authentication is not None and not is_open_to_all(request, handler):
-            principal = authentication.known(request) or await authentication.asker_of(request)
+            principal = authentication.known(request) or await _asker(request, authentication)
             if principal is not None:
                 context.principal = acting.actor = principal
                 share = context.share = authentication.limits.share_of(principal)
@@ -95,6 +97,13 @@ async def _answered(
         elif answer_to(error).status == web.HTTPInternalServerError.status_code:
             log.exception("internal_error", personal={"url.path": request.rel_url.raw_path})
         return await _problem(request, context, acting.issued, error)
+
+
+async def _asker(request: web.Request, authentication: Authentication) -> Principal | None:
+    """Who asks, found out with or without a wait. Raises RequestRefused (401), and Unavailable."""
+    # A made-up credential may wait for the keys of an issuer, and strangers send many: they keep no place from others.
+    with giving_way(request):
+        return await authentication.asker_of(request)
 
 
 async def _problem(

@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from coordinator.access.authenticator import NotAuthentic
+from coordinator.http.connections import giving_way
 from coordinator.http.own_machine import authority_of, is_of_another_site, is_passed_on
 from coordinator.http.problems import REALM, RequestRefused
 from coordinator.http.token_bucket import TokenBucket
@@ -95,7 +96,8 @@ class Sessions:
         if self._access is None:
             return web.Response(status=204)
         try:
-            rights = await self._access.rights_of(credential)
+            with giving_way(request):
+                rights = await self._access.rights_of(credential)
         except NotAuthentic as error:
             # A guess costs no more than at a gateway, and there are 2^256 keys: only the log has to be spared.
             if not self._failures.take(time.monotonic()):

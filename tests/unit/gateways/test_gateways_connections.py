@@ -18,16 +18,20 @@ from structlog.testing import capture_logs
 
 import coordinator.http.connections
 import coordinator.http.runner
+from coordinator.access.settings import AccessSettings
+from coordinator.access.tokens import Tokens
 from coordinator.dev.servers.process import die_with_parent
 from coordinator.http.connections import SEND_BUFFER_BYTES, SURPLUS
 from coordinator.http.descriptors import BACKLOG_MAX, OTHERS, OTHERS_OF_EACH, make_room_for_connections
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import ConfigurationError
+from tests.support.issuer import AUDIENCE, ISSUER, Issuer, SigningKey, serving
 from tests.unit.gateways.conftest import Start
 from tests.unit.gateways.gateway_fakes import USER
 from tests.unit.gateways.test_gateways_process import AWAY, ROOT, ended, port_of
 
 DEADLINE_S = 20.0
+KEY = SigningKey("one")
 GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 CREATE = (
     b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 43\r\n\r\n"
@@ -235,6 +239,31 @@ class TestTheNumberOfConnections:
                 assert await good.status() == 200
             assert await slow.rest() == b""
         assert users.writes.issued == []
+
+    async def test_one_that_waits_until_it_is_known_who_asks_makes_room(self, start: Start) -> None:
+        """Whoever makes up an id of a key while its issuer is slow has shown nothing, and holds nobody up."""
+        async with serving(Issuer(KEY)) as issuer:
+            access = AccessSettings(
+                methods="tokens", token_issuer=ISSUER, token_audience=AUDIENCE, token_keys=issuer.url
+            )
+            asking = Tokens(access)
+            users = await start("users", GatewaySettings(connections_max=2), authenticator=asking)
+            issuer.may_answer.clear()
+            known, made_up = KEY.token(), SigningKey("made up").token()
+            async with AsyncExitStack() as stack:
+                strangers = [await stack.enter_async_context(connected(users.port)) for _ in range(2)]
+                # As if the set had not been asked for just now.
+                asking._keys._tried_at = None
+                for stranger in strangers:
+                    stranger.send(CREATE.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {made_up}\r\n\r\n".encode()))
+                await until(lambda: len(users.server._limits.sending) == 2 and issuer.asked > 1)
+                await asyncio.sleep(0.2)  # as long as a client is given
+                async with connected(users.port) as honest:
+                    honest.send(CREATE.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {known}\r\n\r\n".encode()))
+                    assert await honest.status() == 201
+                assert await strangers[0].rest() == b""
+                issuer.may_answer.set()
+                assert await strangers[1].status() == 401
 
     async def test_one_that_is_answered_and_owes_the_rest_of_its_body_makes_room(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
