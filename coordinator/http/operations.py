@@ -34,6 +34,7 @@ from coordinator.http.authentication import (
 from coordinator.http.described import described
 from coordinator.http.found_commands import COMMAND_LOGS, find_command
 from coordinator.http.keys import CONTEXT, LANES, SERVICE_NAME
+from coordinator.http.looks import Looks
 from coordinator.http.problems import NotReady
 from coordinator.http.receipts import RECEIPTS
 from coordinator.http.requests import NoQuery, read_query
@@ -57,9 +58,6 @@ READY_TIMEOUT_S: Final = 2.0
 """A part that has not answered within this time counts as down."""
 WATCH_EVERY_S: Final = 1.0
 """How long a gateway rests between two looks at its parts, which it takes whether or not anybody asks it."""
-SHARED_S: Final = 0.1
-"""Whoever asks while a look goes on gets what it finds, if it began less than this ago. So a thousand who ask cost the
-parts no more than a few, and do not make a part that has much to do look like one that does not answer."""
 
 PART_UP: Final = Gauge(
     "coordinator_gateway_part_up", "0 if this part was down when it was looked at last.", ("service", "part")
@@ -96,35 +94,6 @@ class Part:
     def __init__(self) -> None:
         self.said: str | None = None
         self.line = RepeatedLine()
-
-
-class Looks:
-    """The looks at the parts of one gateway, which those who ask at a time share."""
-
-    def __init__(self) -> None:
-        self._going_on: set[asyncio.Task[dict[str, str]]] = set()
-        self._latest: asyncio.Task[dict[str, str]] | None = None
-        self._began_s = 0.0
-
-    async def look(self, app: web.Application) -> dict[str, str]:
-        """Why parts are down, by their names. Raises what a check raises."""
-        now = time.monotonic()
-        if self._latest is None or self._latest.done() or now - self._began_s >= SHARED_S:
-            self._latest, self._began_s = asyncio.create_task(_look(app)), now
-            self._going_on.add(self._latest)
-            self._latest.add_done_callback(self._end)
-        # One of those who wait may be gone; the others still do.
-        return await asyncio.shield(self._latest)
-
-    async def close(self) -> None:
-        """Take no more."""
-        await end_tasks(*self._going_on)
-
-    def _end(self, look: asyncio.Task[dict[str, str]]) -> None:
-        self._going_on.discard(look)
-        if not look.cancelled():
-            # Whoever asked may be gone.
-            look.exception()
 
 
 class SettledCommand(Struct, frozen=True, kw_only=True):
@@ -239,7 +208,7 @@ async def healthz(_request: web.Request) -> web.Response:
 )
 async def readyz(request: web.Request) -> web.Response:
     checks = request.app[CHECKS]
-    reasons = await request.app[LOOKS].look(request.app)
+    reasons = await request.app[LOOKS].look_for_anybody(request.app)
     states = {check.name: "down" if check.name in reasons else "ok" for check in checks}
     if any(check.name in reasons and check.is_needed for check in checks):
         raise NotReady(states, reasons)
@@ -261,7 +230,7 @@ def without_metrics(routes: Iterable[web.AbstractRouteDef]) -> tuple[web.Abstrac
 def watch_checks(app: web.Application) -> None:
     """Have an application look at its parts (CHECKS) for as long as it runs: so the log and the metric say by
     themselves how they are, and readiness does where it is asked."""
-    app[PARTS], app[LOOKS], app[_WITHHELD] = {}, Looks(), RepeatedLine()
+    app[PARTS], app[LOOKS], app[_WITHHELD] = {}, Looks(_look), RepeatedLine()
     app.cleanup_ctx.append(_watching)
 
 

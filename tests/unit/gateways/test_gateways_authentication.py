@@ -18,7 +18,7 @@ from coordinator.access.authenticator import NotAuthentic
 from coordinator.access.opening import check_access, open_authenticator
 from coordinator.access.settings import AccessSettings
 from coordinator.access.tokens import Tokens
-from coordinator.http import authentication, operations
+from coordinator.http import authentication
 from coordinator.http.authentication import is_open_handler, is_open_to_all, open_to_all
 from coordinator.runtime.settings import load
 from coordinator.service.errors import ConfigurationError
@@ -310,7 +310,7 @@ class Frozen:
 async def test_readiness_shows_that_keys_are_away_and_goes_on_once_they_were_there(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operations, "SHARED_S", 0.0)
+    monkeypatch.setattr("coordinator.http.looks.SHARED_S", 0.0)
     frozen = Frozen()
     running = await start("users", authenticator=frozen)
     for why, status in ((frozen.why, 503), (None, 200), (frozen.why, 200)):

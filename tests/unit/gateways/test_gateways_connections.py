@@ -23,6 +23,8 @@ from coordinator.access.tokens import Tokens
 from coordinator.dev.servers.process import die_with_parent
 from coordinator.http.connections import SEND_BUFFER_BYTES, SURPLUS
 from coordinator.http.descriptors import BACKLOG_MAX, OTHERS, OTHERS_OF_EACH, make_room_for_connections
+from coordinator.http.looks import SHARED_S
+from coordinator.http.operations import CHECKS, Check
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import ConfigurationError
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer, SigningKey, serving
@@ -74,6 +76,10 @@ async def connected(port: int, **options: Any) -> AsyncIterator[Client]:
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
+
+
+async def wait_for(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 async def trickle(client: Client, pause_s: float) -> None:
@@ -379,6 +385,27 @@ class TestTheNumberOfConnections:
                 await until(lambda: set(limits._open) - seen)  # noqa: B023
                 assert sum(not each.is_surplus for each in limits._open) == 2
             users.writes.gate.set()
+
+    async def test_who_asks_for_readiness_while_a_part_hangs_leaves_places(self, start: Start) -> None:
+        users = await start("users", GatewaySettings(connections_max=8))
+        app = users.server._limits._app
+        hanging = asyncio.Event()
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(connected(users.port)) for _ in range(8)]
+            clients[0].send(GET.replace(b"healthz", b"readyz"))
+            assert await clients[0].status() == 200
+            app[CHECKS].append(Check("hanging", lambda: wait_for(hanging)))
+            await asyncio.sleep(2 * SHARED_S)
+            for client in clients:
+                client.send(GET.replace(b"healthz", b"readyz"))
+            # All but one have the answer of before.
+            for client in clients[1:]:
+                assert await client.status() == 200
+            async with connected(users.port) as honest:
+                honest.send(CREATE)
+                assert await honest.status() == 201
+            hanging.set()
+            assert await clients[0].status() == 200
 
     async def test_connections_that_close_leave_their_place(self, start: Start) -> None:
         users = await start("users", GatewaySettings(connections_max=2))

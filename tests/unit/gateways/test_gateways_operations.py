@@ -214,7 +214,7 @@ async def test_a_database_that_answers_and_has_no_connection_left_is_not_said_to
 
 async def test_those_who_ask_at_a_time_share_a_look(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand who ask would otherwise make a part that answers each in turn look like one that does not answer."""
-    monkeypatch.setattr(operations, "SHARED_S", 60.0)
+    monkeypatch.setattr("coordinator.http.looks.SHARED_S", 60.0)
     # The gateway's own looks would be counted too.
     monkeypatch.setattr(operations, "WATCH_EVERY_S", 3600.0)
     users = await start("users")
@@ -248,7 +248,7 @@ async def test_those_who_ask_at_a_time_share_a_look(start: Start, monkeypatch: p
 
 
 async def test_a_look_that_began_a_while_ago_is_not_shared(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "SHARED_S", 0.0)
+    monkeypatch.setattr("coordinator.http.looks.SHARED_S", 0.0)
     monkeypatch.setattr(operations, "WATCH_EVERY_S", 3600.0)
     users = await start("users")
     asked, both = 0, asyncio.Event()
