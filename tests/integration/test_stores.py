@@ -125,6 +125,10 @@ class _OnServer:
 
 class _ServerContract(_OnServer, StoreContract, EncodingContract, AdminContract):
     @pytest.fixture
+    def address(self, url: str) -> str:
+        return url
+
+    @pytest.fixture
     def open_admin(self, url: str) -> Iterator[OpenAdmin]:
         address = parse_address(url)
         with ExitStack() as opened:

@@ -31,6 +31,7 @@ from coordinator.stores.operator_acts import made_act
 from coordinator.stores.passages import child_text, passage_text
 from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.port import Fenced, Lease, Read
+from tests.support.databases import give_to
 from tests.support.ledger import LEDGER, Account
 from tests.support.store_contract import NOW, OpenStore, account, changes, commit, entry
 
@@ -162,6 +163,11 @@ class AdminContract:
         raise NotImplementedError
 
     @pytest.fixture
+    def address(self) -> str:
+        """Of the database of `open_store`."""
+        raise NotImplementedError
+
+    @pytest.fixture
     def admin(self, open_admin: OpenAdmin) -> LaneAdmin:
         return open_admin("ledger")
 
@@ -175,6 +181,23 @@ class AdminContract:
             with pytest.raises(WrongDatabase, match=r"database of OTHER_DATABASE_URL is that of lane ledger"):
                 use(open_admin("other"))
         assert open_admin("ledger").state() == before
+
+    def test_another_lane_s_database_in_the_place_of_its_own_is_found_out_too(
+        self, open_store: OpenStore, open_admin: OpenAdmin, address: str
+    ) -> None:
+        """Its address may lead to another one at any moment, or a proxy does behind a connection that stays."""
+        commit(open_store(), open_store().take_over("holder", NOW), changes(inserts=[letter(1), letter(2)]))
+        admins = {name: open_admin("ledger") for name in USES}
+        for admin in admins.values():
+            admin.sequence()
+        give_to(address, "other")
+        before = open_admin("other").state()
+        for name, use in USES.items():
+            with pytest.raises(WrongDatabase, match=r"database of LEDGER_DATABASE_URL is that of lane other"):
+                use(admins[name])
+        assert open_admin("other").state() == before
+        give_to(address, "ledger")
+        assert open_admin("ledger").sequence() == admins["sequence"].sequence()
 
     def test_its_server_tells_the_time_to_the_millisecond(self, open_store: OpenStore, admin: LaneAdmin) -> None:
         open_store().take_over("holder", NOW)

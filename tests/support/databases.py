@@ -8,11 +8,14 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from sqlalchemy import text
+import pymongo
+from sqlalchemy import text, update
 from sqlalchemy.engine import Engine
 
 from coordinator.runtime.addresses import parse_address, scheme_of
 from coordinator.stores.kinds import kind_of
+from coordinator.stores.lane_tables import metadata
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.sql.kind import SqlKind
 from tests.support.servers import Environment
 
@@ -76,6 +79,21 @@ def sql_engine(url: str, **options: Any) -> Engine:
     assert isinstance(kind, SqlKind)
     kind.dialect.make(address)
     return kind.dialect.engine(address, isolation_level="AUTOCOMMIT", **options)
+
+
+def give_to(url: str, lane: str) -> None:
+    """Make a lane's database that of another lane, as if its address led there."""
+    address = parse_address(url)
+    if address.scheme == "mongodb":
+        with pymongo.MongoClient[Any](url) as client:
+            leases = client.get_default_database()[LEASE_TABLE]
+            lease = leases.find_one_and_delete({})
+            leases.insert_one({**lease, "_id": lane})
+        return
+    engine = sql_engine(url)
+    with engine.connect() as connection:
+        connection.execute(update(metadata.tables[LEASE_TABLE]).values(lane=lane))
+    engine.dispose()
 
 
 def numbers_to(last: int, *, is_postgresql: bool) -> str:

@@ -61,10 +61,14 @@ class TestSqliteStore(StoreContract, EncodingContract, AdminContract):
             store.close()
 
     @pytest.fixture
-    def open_admin(self, tmp_path: Path) -> Iterator[OpenAdmin]:
-        address = parse_address(f"sqlite:///{tmp_path}/ledger.db")
+    def address(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/ledger.db"
+
+    @pytest.fixture
+    def open_admin(self, address: str) -> Iterator[OpenAdmin]:
+        parsed = parse_address(address)
         with ExitStack() as opened:
-            yield lambda lane: opened.enter_context(closing(kind_of(address).open_admin(address, lane)))
+            yield lambda lane: opened.enter_context(closing(kind_of(parsed).open_admin(parsed, lane)))
 
     def test_there_is_no_other_clock_than_this_machine_s(self, open_store: OpenStore, open_admin: OpenAdmin) -> None:
         open_store().take_over("holder", NOW)

@@ -39,7 +39,7 @@ class MongoAdminSession:
         self._database: Database[Document] = self._client.get_database(
             address.database, with_plain_integers(self._client.codec_options), read_concern=ReadConcern("majority")
         )
-        self._is_checked = False
+        self._is_migrated = False
 
     def close(self) -> None:
         self._client.close()
@@ -135,9 +135,14 @@ class MongoAdminSession:
             yield from ()
 
     def _in_transaction(self, transact: Callable[[ClientSession], T]) -> T:
+        def checked(session: ClientSession) -> T:
+            # A transaction that is tried again may be so on another server.
+            self._check_lane(session)
+            return transact(session)
+
         with self._translated(), self._client.start_session() as session:
             return session.with_transaction(
-                transact,
+                checked,
                 read_concern=ReadConcern("snapshot"),
                 write_concern=WriteConcern(w="majority", j=True),
                 max_commit_time_ms=LOCK_TIMEOUT_S * 1000,
@@ -159,8 +164,10 @@ class MongoAdminSession:
     def _translated(self) -> Iterator[None]:
         """The one place where the driver's errors become ours, and where the database is seen to be the lane's."""
         try:
-            if not self._is_checked:
-                self._check()
+            if not self._is_migrated:
+                self._check_migrated()
+            # Each time: the driver may have connected anew, and the address lead elsewhere.
+            self._check_lane()
             yield
         except (PyMongoError, OSError) as error:
             detail = str(error).partition(", Timeout:")[0]
@@ -169,15 +176,18 @@ class MongoAdminSession:
                 raise ChangeUnknown(f"{text}; the change may be made: look, and repeat it") from error
             raise DatabaseUnavailable(text) from error
 
-    def _check(self) -> None:
+    def _check_migrated(self) -> None:
         # A write to a collection that does not exist would make it.
         if not self._database.list_collection_names(filter={"name": LEASE_TABLE}):
             raise ConfigurationError(
                 f"the database of {settings_prefix(self._lane)}DATABASE_URL is not migrated: "
                 f"run `coordinator migrate {self._lane}`"
             )
-        check_lane((lease["_id"] for lease in self._database[LEASE_TABLE].find({}, {"_id": 1})), self._lane)
-        self._is_checked = True
+        self._is_migrated = True
+
+    def _check_lane(self, session: ClientSession | None = None) -> None:
+        other = self._database[LEASE_TABLE].find_one({"_id": {"$ne": self._lane}}, {"_id": 1}, session=session)
+        check_lane(() if other is None else (other["_id"],), self._lane)
 
 
 def lease_of(document: Document | None) -> LeaseState | None:

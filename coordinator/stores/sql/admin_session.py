@@ -39,7 +39,8 @@ class SqlAdminSession:
         # Drivers do not all say where.
         self._place = f" at {', '.join(map(str, address.hosts))}" if address.hosts else ""
         self._engine = _open(dialect, address, silence_s)
-        self._is_checked = False
+        self._others = select(_LEASE.c.lane).where(_LEASE.c.lane != lane).limit(1)
+        """Another lane that has a lease there, if one has."""
 
     def close(self) -> None:
         self._engine.dispose()
@@ -190,9 +191,8 @@ class SqlAdminSession:
     def _transaction(self) -> Iterator[Connection]:
         with self._translated(), self._engine.connect() as connection:
             with connection.begin():
-                if not self._is_checked:
-                    check_lane(connection.execute(select(_LEASE.c.lane)).scalars(), self._lane)
-                    self._is_checked = True
+                # Each time: a connection of the pool may be new, and lead elsewhere than the one before.
+                check_lane(connection.execute(self._others).scalars(), self._lane)
                 yield connection
             self._dialect.check_committed(connection)
 
