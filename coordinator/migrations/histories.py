@@ -21,6 +21,7 @@ from sqlalchemy import (
     delete,
     insert,
     inspect,
+    literal,
     select,
     update,
 )
@@ -38,7 +39,7 @@ from coordinator.stores.fingerprint_keys import FingerprintKey, first_fingerprin
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.moves import check_not_moved, decode_move
-from coordinator.stores.one_lane import check_lane, parts_lost, unused_lease
+from coordinator.stores.one_lane import check_lane, lease_lost, parts_lost, unused_lease
 from coordinator.stores.reading_rights import reading_rights
 from coordinator.stores.revisions import Revision
 from coordinator.stores.sql.declared_tables import indexes_without_key, tables_of
@@ -125,8 +126,10 @@ def _address_of_owner(service: Service, owner: Address, lane: Address) -> Abstra
 def _take_for(connection: Connection, lane: str) -> None:
     """Have the lease row say whose the database is, before the lane has ever run. Raises ConfigurationError."""
     if connection.execute(select(_LEASE.c.lane).where(_LEASE.c.lane == lane)).scalar() is None:
-        if connection.execute(select(_LOG.c.command_id).limit(1)).first() is not None:
-            raise parts_lost(lane, [f"row of {LEASE_TABLE}"])
+        for model in lane_tables.LEFT_BY_LANE:
+            table = lane_tables.metadata.tables[model.table]
+            if connection.execute(select(literal(1)).select_from(table).limit(1)).first() is not None:
+                raise lease_lost(lane)
         connection.execute(insert(_LEASE).values(unused_lease(datetime.now(UTC)) | {"lane": lane}))
 
 

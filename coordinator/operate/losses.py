@@ -49,12 +49,17 @@ def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, wit
     with lane_admin(lane) as admin:
         _check_end(lane, admin, admin.sequence(), sequence)
         mark, place, unknown = _looked_up(lane, is_needed=not without_mark)
-        lease, lineage = admin.state().lease, None if mark is None else mark.lineage
+        state = admin.state()
+        lease, lineage = state.lease, None if mark is None else mark.lineage
         is_other = lease is not None and (lease.is_other(lineage) or _has_gone_on_by_itself(admin, lease, mark))
         why = why_word_is_not_enough if without_mark else why_not_accepted
         problem = why(lane, sequence, up_to, mark, place, is_other=is_other)
         if problem is not None:
             raise CommandRefused(f"{problem}: nothing was accepted")
+        last = state.last_settled
+        if last is not None and last.sequence > max(sequence, up_to):
+            # The lease alone was lost, and no sequence may be given out twice.
+            raise CommandRefused(f"its log has the sequence {last.sequence}, and not {up_to}: nothing was accepted")
         # What was accepted before, and the lane has yet to go above, stays so: somebody may know of that.
         up_to = max(up_to, 0 if lease is None else lease.lost_up_to or 0)
         act = act_of(lane, _ACT, reason, sequence=sequence, up_to=up_to, without_mark=without_mark)

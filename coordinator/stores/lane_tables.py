@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Column, Index, String, Table, Text, UniqueCon
 
 from coordinator.service.rows import Row
 from coordinator.stores import lane_columns, lease_table  # noqa: F401  # it adds its table
-from coordinator.stores.audit_tables import AUDIT_MODELS
+from coordinator.stores.audit_tables import AUDIT_MODELS, OperatorAct
 from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_columns import ascii_text
 from coordinator.stores.move_tables import MoveNote
@@ -238,6 +238,11 @@ LANE_MODELS: tuple[type[Row], ...] = (
     *AUDIT_MODELS,
 )
 """What the lane keeps as rows."""
+
+LEFT_BY_LANE: tuple[type[Row], ...] = tuple(
+    model for model in LANE_MODELS if model not in (AnnouncedVersion, OperatorAct)
+)
+"""Those of which none is written before the lane has its lease."""
 
 Table(
     LogEntry.table,

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
+from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.port import StoreUnavailable
 
 LANES_READ_MAX = 10
@@ -51,6 +52,15 @@ def parts_lost(lane: str, parts: Sequence[str]) -> ConfigurationError:
     return ConfigurationError(
         f"{lane}: the database has lost the lane's {', '.join(parts)}, which `coordinator migrate` had made: "
         "somebody has dropped or renamed it. Give it back its name, or bring it back from a backup"
+    )
+
+
+def lease_lost(lane: str) -> ConfigurationError:
+    """With a new one in its place the lane would begin again at its first sequence, above rows that it has left."""
+    return ConfigurationError(
+        f"{lane}: the database has lost the lane's row of {LEASE_TABLE}, which says how far the lane had come: somebody "
+        "has deleted it. Bring it back from a backup. If it is lost for good, have the lane go on above the last "
+        f"sequence that was acknowledged: `coordinator accept-loss {lane} --at 0 --up-to SEQUENCE`"
     )
 
 

@@ -8,11 +8,13 @@ import pytest
 from sqlalchemy import text
 
 from coordinator.migrations.migrate import migrate
-from coordinator.runtime.settings import DatabaseSettings
+from coordinator.runtime.settings import DatabaseSettings, LaneSettings
 from coordinator.service.errors import ConfigurationError
-from coordinator.stores.lane_tables import DeadLetter
+from coordinator.stores.fingerprint_keys import FingerprintKey
+from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.lease_table import LEASE_TABLE
-from coordinator.stores.open import open_store
+from coordinator.stores.open import open_admin, open_store
+from coordinator.worker.database_check import check_now
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.ledger import LEDGER
 from tests.support.store_contract import NOW, account, changes, commit, entry
@@ -54,9 +56,31 @@ def test_a_lost_table_is_named(url: str) -> None:
             _migrate(url)
 
 
-def test_a_lost_lease_is_named(url: str) -> None:
+@pytest.mark.parametrize("has_log", [True, False], ids=["", "and its log"])
+def test_a_lost_lease_is_named(url: str, *, has_log: bool) -> None:
     """With a new one the lane would begin at its first sequence."""
     _lose(url, LEASE_TABLE, is_whole=False)
+    if not has_log:
+        _lose(url, LogEntry.table, is_whole=False)
+    said = f"the database has lost the lane's row of {LEASE_TABLE}, which says how far the lane had come"
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match=f"the database has lost the lane's [a-z]+ of {LEASE_TABLE}, "):
+        with pytest.raises(ConfigurationError, match=said):
             _migrate(url)
+    with closing(open_store(url, LEDGER)) as store, pytest.raises(ConfigurationError, match=said):
+        check_now(store, LEDGER, LaneSettings())
+    # As that says.
+    with closing(open_admin(url, LEDGER.name)) as admin:
+        admin.accept_loss(0, 3, NOW)
+    _migrate(url)
+    with closing(open_store(url, LEDGER)) as store:
+        check_now(store, LEDGER, LaneSettings())
+        assert store.take_over("holder", NOW).lost_up_to == 3
+
+
+def test_a_lane_that_never_ran_has_lost_nothing(databases: FreshDatabases) -> None:
+    """One of a release that wrote no lease before it ran had announced its commands, and its migrations."""
+    url = databases.new("USERS_DATABASE_URL")
+    _migrate(url)
+    _lose(url, LEASE_TABLE, is_whole=False)
+    _lose(url, FingerprintKey.table, is_whole=False)
+    _migrate(url)

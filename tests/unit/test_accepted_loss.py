@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,6 +93,11 @@ def database(tmp_path: Path) -> str:
 def accept(database: str, up_to: int, *options: str) -> Result:
     arguments = ["accept-loss", "users", "--at", "0", "--up-to", str(up_to), *options]
     return CliRunner().invoke(cli, arguments, env={"USERS_DATABASE_URL": database, "AMQP_URL": "amqp://127.0.0.1"})
+
+
+def lose_lease(database: str) -> None:
+    with closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("DELETE FROM lane_lease")
 
 
 def keep(monkeypatch: pytest.MonkeyPatch, mark: Mark | Exception | None, of: str = "users") -> None:
@@ -233,6 +239,20 @@ def test_without_a_mark_it_is_the_operators_word(database: str, monkeypatch: pyt
     word = accept(database, 9, "--without-mark").stderr
     assert word.startswith("coordinator: that anything is lost of users is your word alone. ")
     assert "If none knows which ids were given out, they are given out again, unless you raise them" in word
+
+
+def test_no_sequence_of_the_log_is_accepted_as_lost_where_the_lease_is(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(open_store(database, registry().service("users"))) as store:
+        lease = store.take_over("holder", datetime.now(UTC))
+        store.begin().commit(lease, 2, Changes([], [], [[entry(1), entry(2)]]))
+    lose_lease(database)
+    keep(monkeypatch, None)
+    refused = accept(database, 1, "--without-mark")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "its log has the sequence 2, and not 1: nothing was accepted" in refused.stderr
+    assert accept(database, 2, "--without-mark").exit_code == 0
 
 
 def test_no_word_is_taken_against_a_mark(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

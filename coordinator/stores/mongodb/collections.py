@@ -22,6 +22,7 @@ from coordinator.stores.fingerprint_keys import FingerprintKey, first_fingerprin
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.lane_tables import (
     LANE_MODELS,
+    LEFT_BY_LANE,
     AnnouncedVersion,
     ApiKey,
     DeadLetter,
@@ -34,7 +35,7 @@ from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.mongodb.collection_differences import differences, made_indexes
 from coordinator.stores.mongodb.documents import Document, document_of
 from coordinator.stores.mongodb.driver_arguments import connection_of
-from coordinator.stores.one_lane import check_lane, parts_lost, unused_lease
+from coordinator.stores.one_lane import check_lane, lease_lost, parts_lost, unused_lease
 from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.sql.declared_tables import index_name
 
@@ -90,9 +91,11 @@ def make_collections(service: Service, owner: Address, lane: Address, withdrawal
 
 def _check_lost(database: Database[Document], lane: str, existing: set[str]) -> None:
     """An empty collection in the place of a lost one would be believed: what is not in the log was never applied."""
+    # Before the lease: who migrates at the same time makes that first.
+    has_run = any(database[model.table].find_one({}, {"_id": 1}) is not None for model in LEFT_BY_LANE)
     lease = database[LEASE_TABLE].find_one({"_id": lane}, {_MADE: 1})
-    if lease is None and database[LogEntry.table].find_one({}, {"_id": 1}) is not None:
-        raise parts_lost(lane, [f"document of {LEASE_TABLE}"])
+    if lease is None and has_run:
+        raise lease_lost(lane)
     if lease is not None and (lost := sorted(set(lease.get(_MADE, ())) - existing)):
         raise parts_lost(lane, [f"collection {name}" for name in lost])
 
