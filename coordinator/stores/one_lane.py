@@ -58,9 +58,9 @@ def parts_lost(lane: str, parts: Sequence[str]) -> ConfigurationError:
 def lease_lost(lane: str) -> ConfigurationError:
     """With a new one in its place the lane would begin again at its first sequence, above rows that it has left."""
     return ConfigurationError(
-        f"{lane}: the database has lost the lane's row of {LEASE_TABLE}, which says how far the lane had come: somebody "
-        "has deleted it. Bring it back from a backup. If it is lost for good, have the lane go on above the last "
-        f"sequence that was acknowledged: `coordinator accept-loss {lane} --at 0 --up-to SEQUENCE`"
+        f"{lane}: the database has lost the lane's row of {LEASE_TABLE}, which says how far the lane had come: "
+        "somebody has deleted it. Bring it back from a backup. If it is lost for good, have the lane go on above the "
+        f"last sequence that was acknowledged: `coordinator accept-loss {lane} --at 0 --up-to SEQUENCE`"
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from coordinator.dev.servers.redis_broker import RedisBroker
+from coordinator.lane.high_water import Mark
 from coordinator.service.errors import BrokerUnavailable, Overloaded
 from coordinator.transports.redis.keys import commands_key, counter_key, kept_key, lease_key
 from coordinator.transports.redis.lost_messages import LOST
@@ -172,10 +173,14 @@ async def test_a_full_queue_that_was_emptied_by_hand_takes_commands_again(
         await consumer.leave()
 
 
+@pytest.mark.parametrize("policy", ["noeviction", "volatile-ttl"])
 async def test_a_redis_without_memory_is_emptied_by_its_consumers(
-    transporting: RedisTransporting, administrator: redis.Redis
+    transporting: RedisTransporting, administrator: redis.Redis, policy: str
 ) -> None:
-    """It refuses what would take more, but a consumer takes its turn, keeps it, and takes out what it has settled."""
+    """It refuses what would take more, but a consumer takes its turn, keeps it, and takes out what it has settled.
+
+    Also where somebody has changed its policy since it was looked at: it takes the lease away then, which expires.
+    """
     stream = commands_key(transporting.lane, is_system=False)
     async with asyncio.timeout(WITHIN_S):
         for number in range(1, 6):
@@ -183,20 +188,24 @@ async def test_a_redis_without_memory_is_emptied_by_its_consumers(
         publisher = await transporting.publisher()
         administrator.config_set("maxmemory", "1mb")
         try:
+            consumer = await transporting.consumer()
+            taken = await consumer.take(5)
+            administrator.config_set("maxmemory-policy", policy)
             with pytest.raises(Overloaded, match="no memory"):
                 await transporting.publish(command(6))
             assert (publisher.is_healthy, publisher.problem) == (False, "the broker has no memory left")
-            consumer = await transporting.consumer()
-            taken = await consumer.take(5)
             assert numbers(taken) == [1, 2, 3, 4, 5]
             channel = consumer.channel
             await until(lambda: administrator.hget(kept_key(transporting.lane), "unsettled") == b"5", "it is renewed")
             await consumer.settle(taken)
             await until(lambda: not administrator.xlen(stream))
+            consumer.consumer.keep(channel, Mark(sequence=5))
+            await until(lambda: bool(administrator.hget(kept_key(transporting.lane), "mark")), "it is kept")
             assert consumer.channel == channel
             await consumer.leave()
         finally:
             administrator.config_set("maxmemory", 0)
+            administrator.config_set("maxmemory-policy", "noeviction")
         # It sees by itself that there is room again.
         await until(lambda: publisher.is_healthy, "it is ready")
 
@@ -239,7 +248,7 @@ def _takes_no_writes(administrator: redis.Redis, why: str) -> Iterator[None]:
             administrator.config_set("busy-reply-threshold", 100)
             endless = threading.Thread(target=_run_endlessly, args=(administrator,))
             endless.start()
-            time.sleep(0.5)
+            wait_until(lambda: _is_busy(administrator), "the script keeps it busy")
     try:
         yield
     finally:
@@ -257,6 +266,14 @@ def _takes_no_writes(administrator: redis.Redis, why: str) -> Iterator[None]:
 def _run_endlessly(administrator: redis.Redis) -> None:
     with suppress(redis.ResponseError):  # it is killed
         administrator.eval("while true do end", 0)
+
+
+def _is_busy(administrator: redis.Redis) -> bool:
+    try:
+        administrator.ping()
+    except redis.ResponseError:
+        return True
+    return False
 
 
 def _folder(administrator: redis.Redis) -> Path:

@@ -385,7 +385,8 @@ class TestRedis(BrokerContract):
         ({"appendfsync": "no"}, "appendfsync is no"),
         ({"appendfsync": "everysec"}, "appendfsync is everysec"),
         ({"no-appendfsync-on-rewrite": "yes"}, "no-appendfsync-on-rewrite is yes"),
-        ({"maxmemory-policy": "allkeys-lru"}, "maxmemory-policy"),
+        ({"maxmemory-policy": "allkeys-lru"}, "maxmemory-policy is allkeys-lru, by which it takes queues away"),
+        ({"maxmemory-policy": "volatile-ttl"}, "maxmemory-policy of this Redis is volatile-ttl, by which it takes"),
     ],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else "",
 )

@@ -8,6 +8,7 @@ import redis
 
 from coordinator.transports.redis import window
 from coordinator.transports.redis.entries import Head, StreamEntry
+from coordinator.transports.redis.lane_lease import LaneLease
 from coordinator.transports.redis.window import EntryWindow
 
 PREFETCH = 8
@@ -26,7 +27,7 @@ class Connection:
 async def opened(monkeypatch: pytest.MonkeyPatch) -> EntryWindow:
     monkeypatch.setattr(window, "BYTES_MAX", 20)
     connection: Any = Connection()
-    return EntryWindow("one", connection, "token", PREFETCH, lambda: None)
+    return EntryWindow("one", connection, LaneLease("one", connection, 10.0), PREFETCH, lambda: None)
 
 
 def read(opened: EntryWindow, count: int) -> list[int]:
@@ -102,7 +103,7 @@ async def test_while_a_right_is_missing_all_that_waits_is_not_sent_again_and_aga
     monkeypatch.setattr(window, "TAKEN_OUT_MAX", 10)
     refusing = Refusing()
     connection: Any = refusing
-    opened = EntryWindow("one", connection, "token", PREFETCH, lambda: None)
+    opened = EntryWindow("one", connection, LaneLease("one", connection, 10.0), PREFETCH, lambda: None)
     for _ in range(150):
         opened.settle(read(opened, 1))
         await asyncio.sleep(0.002)

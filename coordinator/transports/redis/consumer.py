@@ -163,9 +163,7 @@ class RedisLane(ConsumerThread):
             mark = self._better_mark(lease, taken.mark)
             channel_number = self._inbox.begin_channel()
             prefetch, read_up_to = self._settings.prefetch, taken.read_up_to
-            window = EntryWindow(
-                self._lane, connection, lease.token, prefetch, self._turn_is_over, read_up_to=read_up_to
-            )
+            window = EntryWindow(self._lane, connection, lease, prefetch, self._turn_is_over, read_up_to=read_up_to)
             self._lease, self._window, self._channel_number = lease, window, channel_number
             UNACKNOWLEDGED.labels(self._lane).set_function(lambda: window.unsettled)
             OLDEST_AGE.labels(self._lane).set_function(lambda: window.oldest_age_s(time.time()))

@@ -50,6 +50,12 @@ async def check_durable(call: Callable[..., Awaitable[Any]], about: Mapping[str,
     policy = found.get("maxmemory-policy", "noeviction")
     if policy.startswith("allkeys-"):
         raise _refused(f"maxmemory-policy is {policy}, by which it takes queues away: set noeviction")
+    if policy != "noeviction":
+        # These are keys that expire.
+        raise ConfigurationError(
+            f"{broker_setting()}: maxmemory-policy of this Redis is {policy}, by which it takes away whose turn a lane "
+            "is, and which effect workers live: set noeviction"
+        )
     if any(answer != b"OK" for answer in may_load):
         raise _refused(
             "its default user lacks rights, without which it does not read all of its file when it starts again: "

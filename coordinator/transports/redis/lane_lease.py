@@ -76,7 +76,8 @@ class LaneLease:
         self.token = secrets.token_hex(16)
         self._keys = (lease_key(lane), kept_key(lane))
         self._counter = counter_key(lane)
-        self._number = 0
+        self.number = 0
+        """Of the turn, once it has come."""
 
     async def take(self) -> TakenLease:
         """Wait for the turn. Raises BrokerUnavailable, and the driver's errors."""
@@ -89,7 +90,7 @@ class LaneLease:
             )
             if answer[0] == 1:
                 _, again, last, number, read, *mark = answer
-                self._number = number
+                self.number = number
                 return TakenLease(number, int(again), int(read), int(last), mark[0] if mark else None)
             owner, left_ms = bytes(answer[1]).decode(errors="replace"), int(answer[2])
             is_over = silence.is_silent_after(owner, left_ms) or await self._is_gone(owner.partition("-")[0])
@@ -109,17 +110,17 @@ class LaneLease:
 
     async def renew(self, unsettled: int) -> bool:
         """Whether it is still this consumer's turn, who has so many entries. Raises BrokerUnavailable."""
-        about = (self.token, self._lease_ms, self._number, unsettled)
+        about = (self.token, self._lease_ms, self.number, unsettled)
         return bool(await self._connection.run_script(RENEW, self._keys, *about) == 1)
 
     def keep(self, mark: bytes) -> "asyncio.Future[Any]":
         """Leave this to the next consumer: answered with 0 if it is not the turn of this one any more."""
-        return self._connection.run_script(KEEP, self._keys, self.token, mark)
+        return self._connection.run_script(KEEP, self._keys, self.token, self.number, mark)
 
     async def give_up(self, read_up_to: int) -> None:
         """Let another consumer have its turn at once, as far as that can be told to Redis."""
         try:
             async with asyncio.timeout(1.0):
-                await self._connection.run_script(RELEASE, self._keys, self.token, read_up_to)
+                await self._connection.run_script(RELEASE, self._keys, self.token, self.number, read_up_to)
         except (TimeoutError, BrokerUnavailable):
             return

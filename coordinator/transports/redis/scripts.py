@@ -166,12 +166,19 @@ return {1, again, last, held, kept[2] or '0', kept[4]}
 is, and for how many ms; if so, up to which number entries may have been delivered before, the last number, the lease's
 number, the highest number that a consumer had read when it last settled one, the mark."""
 
-RENEW: Final = script(
-    """
-local owner = redis.call('GET', KEYS[1])
-if owner ~= ARGV[1] then
-  if owner or redis.call('HGET', KEYS[2], 'held') ~= ARGV[3] then return -1 end
+IS_OVER: Final = """
+local function is_over(lease, kept, token, number)
+  local owner = redis.call('GET', lease)
+  return owner ~= token and (owner or redis.call('HGET', kept, 'held') ~= number)
 end
+"""
+"""A function of scripts: whether the turn is another consumer's. A lease that is gone, since it was late, or Redis had
+no memory left and took it away as a key that expires, is still its last holder's."""
+
+RENEW: Final = script(
+    IS_OVER
+    + """
+if is_over(KEYS[1], KEYS[2], ARGV[1], ARGV[3]) then return -1 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('HSET', KEYS[2], 'unsettled', ARGV[4])
 return 1
@@ -180,42 +187,45 @@ return 1
 """(lease, kept; token, ms, the lease's number, how many entries it has) -> 1, or -1: the turn is another consumer's."""
 
 RELEASE: Final = script(
-    """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+    IS_OVER
+    + """
+if is_over(KEYS[1], KEYS[2], ARGV[1], ARGV[2]) then return 0 end
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[2], 'left', 1, 'read', ARGV[2])
+redis.call('HSET', KEYS[2], 'left', 1, 'read', ARGV[3])
 return 1
 """
 )
-"""(lease, kept; token, up to which number entries were delivered) -> whether it was the caller's."""
+"""(lease, kept; token, the lease's number, up to which number entries were delivered) -> whether it is the caller's."""
 
 SETTLE: Final = script(
-    """
-if redis.call('GET', KEYS[3]) ~= ARGV[1] then return 0 end
+    IS_OVER
+    + """
+if is_over(KEYS[3], KEYS[5], ARGV[1], ARGV[2]) then return 0 end
 local gone = 0
 for at = 1, 2 do
-  local from = at == 1 and 5 or 5 + tonumber(ARGV[4])
-  local to = at == 1 and 4 + tonumber(ARGV[4]) or #ARGV
+  local from = at == 1 and 6 or 6 + tonumber(ARGV[5])
+  local to = at == 1 and 5 + tonumber(ARGV[5]) or #ARGV
   if to >= from then gone = gone + redis.call('XDEL', KEYS[at], unpack(ARGV, from, to)) end
 end
-local bytes = tonumber(redis.call('HGET', KEYS[4], 'bytes') or '0') - tonumber(ARGV[2])
+local bytes = tonumber(redis.call('HGET', KEYS[4], 'bytes') or '0') - tonumber(ARGV[3])
 if bytes < 0 or (redis.call('XLEN', KEYS[1]) == 0 and redis.call('XLEN', KEYS[2]) == 0) then bytes = 0 end
 redis.call('HSET', KEYS[4], 'bytes', string.format('%.0f', bytes))
-redis.call('HSET', KEYS[5], 'read', ARGV[3])
+redis.call('HSET', KEYS[5], 'read', ARGV[4])
 return 1
 """
 )
-"""(both streams, lease, counter, kept; token, bytes of the entries, up to which number entries were delivered, how many
-of the ids are of the first stream, ids) -> whether the lease is the caller's: else nothing is done."""
+"""(both streams, lease, counter, kept; token, the lease's number, bytes of the entries, up to which number entries were
+delivered, how many of the ids are of the first stream, ids) -> whether it is the caller's: else nothing is done."""
 
 KEEP: Final = script(
-    """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[2], 'mark', ARGV[2])
+    IS_OVER
+    + """
+if is_over(KEYS[1], KEYS[2], ARGV[1], ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[2], 'mark', ARGV[3])
 return 1
 """
 )
-"""(lease, kept; token, mark) -> whether the lease is the caller's: else nothing is kept."""
+"""(lease, kept; token, the lease's number, mark) -> whether the lease is the caller's: else nothing is kept."""
 
 ADOPT: Final = script(
     f"""{LAST_ID}{NOTE_JUMP}"""

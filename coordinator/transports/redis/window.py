@@ -10,6 +10,7 @@ from msgspec import Struct
 from coordinator.transports.redis.connection import RedisConnection, lacks_right
 from coordinator.transports.redis.entries import StreamEntry
 from coordinator.transports.redis.keys import commands_key, counter_key, kept_key, lease_key
+from coordinator.transports.redis.lane_lease import LaneLease
 from coordinator.transports.redis.scripts import SETTLE
 
 _AGAIN_S: Final = 1.0
@@ -45,14 +46,14 @@ class EntryWindow:
         self,
         lane: str,
         connection: RedisConnection,
-        token: str,
+        lease: LaneLease,
         prefetch: int,
         on_gone: Callable[[], None],
         *,
         read_up_to: int = 0,
     ) -> None:
         self._connection = connection
-        self._token = token
+        self._lease = lease
         self._on_gone = on_gone
         self._streams = (commands_key(lane, is_system=False), commands_key(lane, is_system=True))
         self._keys = (*self._streams, lease_key(lane), counter_key(lane), kept_key(lane))
@@ -144,8 +145,9 @@ class EntryWindow:
             public = [each.id for each in some if not each.is_system]
             system = [each.id for each in some if each.is_system]
             counted = sum(each.counted_bytes for each in some)
+            turn = self._lease.token, self._lease.number
             answer = self._connection.run_script(
-                SETTLE, self._keys, self._token, counted, self.read_up_to, len(public), *public, *system
+                SETTLE, self._keys, *turn, counted, self.read_up_to, len(public), *public, *system
             )
             answer.add_done_callback(partial(self._on_answer, some))
             if self.refusal is not None:
