@@ -87,8 +87,8 @@ def give_to(url: str, lane: str) -> None:
     if address.scheme == "mongodb":
         with pymongo.MongoClient[Any](url) as client:
             leases = client.get_default_database()[LEASE_TABLE]
-            lease = leases.find_one_and_delete({})
-            leases.insert_one({**lease, "_id": lane})
+            lease: dict[str, Any] = leases.find_one_and_delete({}) or {}
+            leases.insert_one(lease | {"_id": lane})
         return
     engine = sql_engine(url)
     with engine.connect() as connection:
