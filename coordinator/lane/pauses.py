@@ -6,7 +6,7 @@ from coordinator.lane.basis import Blocked, HeldByMove, Outdated, PausedByOperat
 from coordinator.lane.delivery import Suspension, SuspensionCause
 from coordinator.lane.high_water import CommitsLost, MarkOutdated
 from coordinator.runtime.settings import LaneSettings
-from coordinator.stores.port import Conflict, Refusal, StoreUnavailable, trouble_of
+from coordinator.stores.port import AnotherLanes, Conflict, NotAdmitted, Refusal, StoreUnavailable, trouble_of
 
 _CONFLICT_DELAY_S = 0.01
 _REFUSAL_DELAY_S = 0.05
@@ -15,7 +15,7 @@ _MOVE_DELAY_S = 0.1
 """Commands wait until this coordinator has seen that the lane is in the other database, and gives its queue up."""
 _HANDOVER_DELAY_S = 0.05
 """Time for the acknowledgements of what came before: the next consumer need not get that again."""
-_UNFIT: Final = (Outdated, CommitsLost)
+_UNFIT: Final = (Outdated, CommitsLost, NotAdmitted, AnotherLanes)
 """Raised where another process may be able to apply what this one cannot."""
 _NEXT_CHANNEL_S = 60.0
 """The next channel ends this pause; where the transport has none, the lane goes on at once."""
@@ -96,10 +96,11 @@ class Pauses:
         return Suspension(
             left_s if stands_back else _OPERATOR_DELAY_S,
             _reason(error),
-            is_blocked=not isinstance(error, Outdated),
+            is_blocked=isinstance(error, CommitsLost),
             is_unfit=True,
             stands_back=stands_back,
             cause=_cause(error),
+            trouble=trouble_of(error),
         )
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
 from coordinator.stores.lease_table import LEASE_TABLE
-from coordinator.stores.port import StoreUnavailable
+from coordinator.stores.port import AnotherLanes
 
 LANES_READ_MAX = 10
 """How many lease rows are read to find another lane's: a database has one."""
@@ -34,12 +34,12 @@ def check_lane(lanes: Iterable[str], lane: str, *, is_migration: bool = False) -
 def check_still_own(lanes: Iterable[str], lane: str) -> None:
     """The same for a lane that runs, whose database may be exchanged beneath it and be put back.
 
-    Raises StoreUnavailable: a lane waits for it as for one that is away.
+    Raises AnotherLanes.
     """
     try:
         check_lane(lanes, lane)
     except WrongDatabase as error:
-        raise StoreUnavailable(str(error)) from None
+        raise AnotherLanes(str(error)) from None
 
 
 def other_lane(lanes: Iterable[str], lane: str) -> str | None:

@@ -12,6 +12,7 @@ A store is used by one thread. Its errors say what became of the transaction, an
     └── StoreUnavailable    the database is away, or takes nothing, since a right, a table or space is missing; a
         │                   commit may or may not have happened
         ├── NotAdmitted         it answers, and refuses this user, password, database, TLS or use of a table
+        ├── AnotherLanes        it is that of another lane
         └── DiskFull            its disk has no room
 
 A command is the culprit of a refusal only if its neighbours are committed without it. So an error that every batch
@@ -89,6 +90,10 @@ class StoreUnavailable(StoreError):
 class NotAdmitted(StoreUnavailable):
     """Raised when the server answers, and refuses this user, password, database or use of a table, or has not the TLS
     that the address asks for. A coordinator that starts does not wait then."""
+
+
+class AnotherLanes(StoreUnavailable):
+    """Raised when the database has become that of another lane, before anything is written there."""
 
 
 class DiskFull(StoreUnavailable):

@@ -79,6 +79,12 @@ class Lane:
         )
         self.ask_copy(f"UPDATE lane_lease SET sequence = sequence + {count} RETURNING sequence")
 
+    def run(self, statement: str) -> None:
+        engine = sql_engine(self.system.owner("users"))
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+        engine.dispose()
+
     def ask_copy(self, statement: str) -> list[tuple[Any, ...]]:
         address = make_url(self.system.owner("users"))
         engine = sql_engine(address.set(database=f"{address.database}_backup").render_as_string(hide_password=False))
@@ -207,6 +213,36 @@ async def test_a_mark_that_somebody_else_is_reading_is_not_taken_for_none(lane: 
     async with asyncio.timeout(WITHIN_S):
         await writing
     assert query(system, "SELECT sequence FROM lane_lease") == [(11,)]
+
+
+@BROKERS
+@pytest.mark.parametrize("unfit", ["another lane's", "a right is missing"])
+async def test_one_that_its_database_does_not_take_leaves_the_lane_to_another(lane: Lane, unfit: str) -> None:
+    system = lane.system
+    await lane.begin()
+    if unfit == "another lane's":
+        wrong, wrong_at = system.launch_coordinator("users", lane.elsewhere)
+        said = "the database of USERS_DATABASE_URL is that of lane users-acme: a lane needs its own"
+    else:
+        wrong, wrong_at = system.launch_coordinator("users", {})
+        said = "lacks INSERT on table command_log"
+    await asyncio.to_thread(wait_ready, wrong_at, wrong)
+    right, right_at = system.launch_coordinator("users", {"USERS_DATABASE_URL": system.owner("users")})
+    await asyncio.to_thread(wait_ready, right_at, right)
+    if unfit == "another lane's":
+        # Its address leads there all of a sudden.
+        lane.ask_copy("UPDATE lane_lease SET lane = 'users-acme' RETURNING lane")
+        before = lane.ask_copy("SELECT * FROM lane_lease")
+    else:
+        lane.run(f"REVOKE INSERT ON command_log FROM {make_url(system.environment['USERS_DATABASE_URL']).username}")
+    async with asyncio.timeout(WITHIN_S):
+        await lane.write(5)
+    assert has_taken_over((right, right_at))
+    await asyncio.to_thread(wait_until, lambda: said in reason(wrong_at), "it says so for as long as it is so")
+    assert query(system, "SELECT sequence FROM lane_lease") == [(10,)]
+    if unfit == "another lane's":
+        assert lane.ask_copy("SELECT * FROM lane_lease") == before
+        assert not has_taken_over((wrong, wrong_at))
 
 
 @BROKERS

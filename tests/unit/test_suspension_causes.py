@@ -7,7 +7,7 @@ from coordinator.lane.delivery import SuspensionCause
 from coordinator.lane.high_water import CommitsLost, MarkOutdated
 from coordinator.lane.pauses import Pauses
 from coordinator.runtime.settings import LaneSettings
-from coordinator.stores.port import BatchFault, BatchRefused, Conflict, NotAdmitted, StoreUnavailable
+from coordinator.stores.port import AnotherLanes, BatchFault, BatchRefused, Conflict, NotAdmitted, StoreUnavailable
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ from coordinator.stores.port import BatchFault, BatchRefused, Conflict, NotAdmit
     [
         (StoreUnavailable, "database"),
         (NotAdmitted, "database"),
+        (AnotherLanes, "database"),
         (MarkOutdated, "database"),
         (BatchFault, "refusal"),
         (BatchRefused, "refusal"),
@@ -40,7 +41,7 @@ def test_a_lane_that_is_held_by_a_move_looks_again_in_a_moment() -> None:
     assert pauses.after(PausedByOperator("by hand")).delay_s == 1.0
 
 
-@pytest.mark.parametrize("kind", [CommitsLost, Outdated])
+@pytest.mark.parametrize("kind", [CommitsLost, Outdated, NotAdmitted, AnotherLanes])
 def test_a_lane_that_another_process_may_apply_is_kept_for_longer_each_time_and_tried_each_second(
     kind: type[Exception],
 ) -> None:
