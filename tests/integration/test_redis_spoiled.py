@@ -4,7 +4,6 @@ writes for another reason."""
 import asyncio
 import shutil
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
