@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from coordinator.lane.basis import Blocked
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.stores.lane_tables import COUNTS, Series
-from coordinator.stores.lineages import is_other
+from coordinator.stores.lineages import SUPERSEDED_CHARACTERS_MAX, is_other
 from coordinator.stores.port import Lease, StoreUnavailable
 
 SERIES_MAX = 1_000
@@ -26,13 +26,16 @@ MARK_BYTES_MAX = 1 << 18
 _ONLY_SEEN: Final = (
     "; where that finds no mark, and nothing lost, start this process again, which has only seen the other database"
 )
+_GONE_ON: Final = (
+    "; where that finds nothing lost, another process has gone on here by what it knew: start this process again"
+)
 
 _Number = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
 _Name = Annotated[str, Meta(pattern=r"^[\x01-\x7f]{1,64}\Z")]
 """As the database takes it."""
 _Lineage = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,64}\Z")]
-_Lineages = Annotated[str, Meta(pattern=r"^[\x20-\x7e]{1,600}\Z")]
-"""More than the lease remembers of those that are given up (`SUPERSEDED_MAX`)."""
+_Lineages = Annotated[str, Meta(pattern=rf"^[\x20-\x7e]{{1,{SUPERSEDED_CHARACTERS_MAX}}}\Z")]
+"""Those that are given up, as the lease has them."""
 
 
 class LastCommand(Struct, frozen=True):
@@ -244,6 +247,22 @@ class HighWater:
                 f"acknowledged. Is this the right database, and its newest copy? If {found + 1} to {self.sequence} are "
                 f"lost for good: {accepting}"
             )
+        self._check_given_up(lease)
+
+    def _check_given_up(self, lease: Lease | None) -> None:
+        """Raises CommitsLost where whoever gave up the lineage that it knows did not know of as much of that: not the
+        lane's own database was it, but a copy."""
+        up_to = None if lease is None else lease.given_up_to(self.lineage)
+        if lease is None or up_to is None or self._ids_known_to <= up_to:
+            return
+        # What was only seen, as by a standby, may have been seen there.
+        self.sequence = self._ids_known_to
+        raise CommitsLost(
+            f"its database is not the one in which its commands were applied: it ends at sequence {lease.sequence} in "
+            f"lineage {lease.lineage}, for which lineage {self.lineage} was given up up to {up_to}, and "
+            f"{self.sequence} was acknowledged in that. Is this the right database? If it is to go on, and what only "
+            f"the other one has is given up: {self._accepting(lease.sequence)}{_GONE_ON}"
+        )
 
     def to_compare(self, lease: Lease | None) -> list[tuple[int, str]]:
         """The commands that the log must have under this lease, or none in their place: their sequences, and ids."""
@@ -270,8 +289,7 @@ class HighWater:
             f"its database is not the one in which its commands were applied: it ends at sequence {lease.sequence} in "
             f"lineage {lease.lineage}, and {self.sequence} was acknowledged in another copy of that, which has gone on "
             f"by itself: {sequence} was {command_id} there, and is {found} here. Is this the right database? If it is "
-            f"to go on, and what only the other one has is given up: {self._accepting(lease.sequence)}; where that "
-            "finds nothing lost, another process has gone on here by what it knew: start this process again"
+            f"to go on, and what only the other one has is given up: {self._accepting(lease.sequence)}{_GONE_ON}"
         )
 
     def _accepting(self, found: int) -> str:

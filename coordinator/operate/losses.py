@@ -19,6 +19,7 @@ from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.stores.admin import LaneAdmin, LeaseState
 from coordinator.stores.audit import ActQuery
+from coordinator.stores.lineages import given_up_to
 from coordinator.transports.inprocess.journal import journal_beside
 from coordinator.transports.redis.keys import kept_key
 
@@ -51,7 +52,9 @@ def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, wit
         mark, place, unknown = _looked_up(lane, is_needed=not without_mark)
         state = admin.state()
         lease, lineage = state.lease, None if mark is None else mark.lineage
-        is_other = lease is not None and (lease.is_other(lineage) or _has_gone_on_by_itself(admin, lease, mark))
+        is_other = lease is not None and (
+            lease.is_other(lineage) or _is_given_up_before(lease, mark) or _has_gone_on_by_itself(admin, lease, mark)
+        )
         why = why_word_is_not_enough if without_mark else why_not_accepted
         problem = why(lane, sequence, up_to, mark, place, is_other=is_other)
         if problem is not None:
@@ -88,6 +91,13 @@ def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, wit
             "Backups)",
             err=True,
         )
+
+
+def _is_given_up_before(lease: LeaseState, mark: Mark | None) -> bool:
+    """Whether whoever gave up the lineage of the mark for that of the database did not know of as much of it."""
+    if mark is None or (up_to := given_up_to(lease.lineage, lease.supersedes, mark.lineage)) is None:
+        return False
+    return mark.sequence > up_to
 
 
 def _has_gone_on_by_itself(admin: LaneAdmin, lease: LeaseState, mark: Mark | None) -> bool:

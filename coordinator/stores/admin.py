@@ -64,13 +64,13 @@ class LeaseState(Struct, frozen=True, kw_only=True):
         return is_other(self.lineage, self.supersedes, lineage)
 
 
-def lineages_of_loss(lease: LeaseState | None, lineage: str | None) -> dict[str, str | None]:
+def lineages_of_loss(lease: LeaseState | None, up_to: int, lineage: str | None) -> dict[str, str | None]:
     """What the lease says of its lineages once a loss is accepted; `lineage` is what its mark names."""
-    own, before = (None, None) if lease is None else (lease.lineage, lease.supersedes)
+    own, before, ends_at = (None, None, 0) if lease is None else (lease.lineage, lease.supersedes, lease.sequence)
     if own is None and lineage is None:
         # The mark of an earlier release is believed.
         return {}
-    return {"lineage": next_lineage(), "supersedes": superseding(before, own, lineage)}
+    return {"lineage": next_lineage(), "supersedes": superseding(before, own, lineage, up_to=max(ends_at, up_to))}
 
 
 class WaitingTimers(Struct, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ from msgspec import Struct
 
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
-from coordinator.stores.lineages import is_other
+from coordinator.stores.lineages import given_up_to, is_other
 from coordinator.stores.moves import LaneMove
 
 MAKES_ROLES: Final = (
@@ -177,6 +177,10 @@ class Lease(Struct, frozen=True):
     def is_other(self, lineage: str | None) -> bool:
         """Whether a mark that names this lineage is of another history than the database."""
         return is_other(self.lineage, self.supersedes, lineage)
+
+    def given_up_to(self, lineage: str | None) -> int | None:
+        """How far this lineage was given up for that of the database; None: it was not, or nobody says how far."""
+        return given_up_to(self.lineage, self.supersedes, lineage)
 
     def has_given_up(self, lineage: str | None) -> bool:
         """Whether an operator has accepted a loss where the database had this lineage."""

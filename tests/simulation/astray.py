@@ -9,8 +9,11 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from coordinator.lane.delivery import Decision, Suspension
 from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.lineages import superseding
 from coordinator.stores.port import Lease
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ SHARE: Final = 0.08
 """Of the seeds; as many have a process whose address leads to a copy that has gone on by itself."""
 MENDED: Final = 0.2
 """How often somebody sets the address right who sees that the process is blocked."""
-
+ACCEPTED: Final = 0.5
+"""Of the copies that have gone on by themselves: those in which a loss was accepted."""
 KEPT_MAX: Final = 2
 """How often such a process may try the same deliveries on one channel: by then it has waited for the longest pause."""
 
@@ -62,11 +66,12 @@ def lead(world: World) -> None:
 def lead_to_clone(world: World) -> None:
     """Likewise to a copy that was made before the last command that the mark knows by its id, and has gone on by itself.
 
-    It may know of more by their sequences only: a standby's that has seen them, and then got the lane.
+    It may know of more by their sequences only: a standby's that has seen them, and then got the lane. Or a loss was
+    accepted in it, of less than the mark knows of.
     """
     database, mark = world.databases[LANE], world.broker.marks[LANE]
     processes = [each for each in world.processes.values() if each.lane_name == LANE]
-    known = 0 if mark.last is None else mark.last.sequence
+    known = world.broker.named[LANE]
     kept = [entry.sequence for entry in database.table(LogEntry).values() if entry.sequence <= known]
     if mark.lineage is None or mark.lineage != database.lineage or database.astray or not kept:
         return
@@ -76,6 +81,11 @@ def lead_to_clone(world: World) -> None:
     sequence = max(1, copied_at + int(world.chance() * 14))
     given_up = database.supersedes
     lease = Lease(database.epoch, sequence, holder=ANOTHER, lineage=database.lineage, supersedes=given_up)
+    if world.chance() < ACCEPTED:
+        # Nobody can tell it from the lane's own who does not know of more.
+        copied_at = min(sequence, mark.sequence - 1)
+        given_up = superseding(given_up, database.lineage, up_to=copied_at)
+        lease = msgspec.structs.replace(lease, sequence=mark.sequence + 1, lineage=ANOTHER, supersedes=given_up)
     database.astray[process.place], database.copied_at[process.place] = lease, copied_at
     world.trace("the address of %s leads to a copy of %s that has gone on to %s", process.place, copied_at, sequence)
 

@@ -185,6 +185,8 @@ class Broker:
         self.came: defaultdict[str, dict[str | None, None]] = defaultdict(dict)
         """The ids of what the system has sent to each queue, in the order in which each came first."""
         self.marks: defaultdict[str, Mark] = defaultdict(Mark)
+        self.named: defaultdict[str, int] = defaultdict(int)
+        """The last sequence that whoever kept the mark knew by the command's id."""
         # Those of the sinks have no consumers.
         self._consumed = [queue for lane, queue in self.queues.items() if lane not in SINKS]
         self._consumed_dead = [queue for lane, queue in self.dead.items() if lane not in SINKS]
@@ -194,6 +196,10 @@ class Broker:
         self.up_at = 0.0
         self.cut_until: dict[str, float] = {}
         """Until when whose way to the broker is cut off: a process's place, or a client's name."""
+
+    def keep(self, lane: str, mark: Mark, named: int) -> None:
+        """A mark, and the last sequence that whoever keeps it knows by the command's id."""
+        self.marks[lane], self.named[lane] = mark, named
 
     def open_at(self, place: str) -> float:
         """From when on somebody gets through to it."""

@@ -50,6 +50,15 @@ def mutants() -> Iterator[Mutant]:
         RARE_SEEDS_MAX,
     )
     yield rewritten(
+        "loss-accepted-in-a-copy-counts",
+        "the lane goes on in a copy of its database, since a loss of less was accepted there",
+        HighWater,
+        "_check_given_up",
+        "self._ids_known_to <= up_to",
+        "True",
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
         "last-command-not-kept",
         "the mark does not name the last command, so a successor cannot tell a copy that has gone on by itself",
         HighWater,

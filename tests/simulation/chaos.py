@@ -16,7 +16,9 @@ from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 from tests.simulation.standby import ReplicatedDatabase
 
 if TYPE_CHECKING:
+    from coordinator.lane.high_water import Mark
     from coordinator.protocol.wire import CommandMessage
+    from coordinator.stores.port import Lease
     from tests.simulation.client import Client
     from tests.simulation.database import Database
     from tests.simulation.process import Process
@@ -165,17 +167,17 @@ class Chaos:
             database.find_again()
             return True
         sequence, up_to = ends_at
-        # Another process may have gone on in an older copy, and did not know of what this one has applied.
-        has_other = mark.last is not None and mark.last.is_belied_by(database.command_at(mark.last.sequence))
-        # It had seen nothing but the other one; or nothing is lost by what the mark says.
+        # What the command looks for in the mark: another command in the log, or more than was given up.
+        has_more = _has_more(database, lease, mark)
+        # It had seen nothing but the other one; or another process has gone on by what it knew, and the mark is its.
         reason = process.suspended_reason or ""
         is_useless = f"acknowledged in lineage {astray.ANOTHER}" in reason
         is_useless = is_useless or ("has only seen the other" in reason and not lease.is_other(mark.lineage))
-        if is_useless or ("which has gone on by itself" in reason and not has_other):
+        if is_useless or ("another process has gone on here by what it knew" in reason and not has_more):
             self.world.trace("the operator restarts %s", process)
             process.crash()
             return True
-        if up_to <= sequence and not has_other:
+        if up_to <= sequence and not has_more:
             # Since it looked its address was set right.
             return False
         if database.has_fallen and self.world.chance() < 0.5:
@@ -183,7 +185,7 @@ class Chaos:
         else:
             # Where RabbitMQ shows that more is lost than this process knows of, the command says so.
             up_to = max(up_to, mark.sequence)
-            is_other = lease.is_other(mark.lineage) or has_other
+            is_other = lease.is_other(mark.lineage) or has_more
             problem = why_not_accepted(database.lane, sequence, up_to, mark, is_other=is_other)
             if problem is not None and why_word_is_not_enough(database.lane, sequence, up_to) is not None:
                 self.world.violation(f"nobody can accept what {process} says to be lost: {problem}")
@@ -229,6 +231,7 @@ class Chaos:
         """Somebody purges their queues."""
         self.world.trace("the broker's marks are lost")
         self.world.broker.marks.clear()
+        self.world.broker.named.clear()
         for database in self.world.databases.values():
             database.lose_mark()
 
@@ -318,6 +321,15 @@ class Chaos:
             if self.world.chance() < 0.7:
                 database.away_until = self.world.now + self.world.chance() * 1.0
                 self.world.trace("the database of %s is away until %.3f", database.lane, database.away_until)
+
+
+def _has_more(database: Database, lease: Lease, mark: Mark) -> bool:
+    """Whether the database lacks what the mark knows, though it has come further: as `coordinator accept-loss` looks."""
+    if (up_to := lease.given_up_to(mark.lineage)) is not None:
+        return mark.sequence > up_to
+    if mark.last is None or lease.lineage is None or lease.lineage != mark.lineage:
+        return False
+    return mark.last.is_belied_by(database.command_at(mark.last.sequence))
 
 
 def _ends_at(process: Process) -> tuple[int, int] | None:

@@ -336,7 +336,7 @@ class Database:
             self.revision += 1
             self.loss_accepted = up_to
             self._accepted += 1
-            self.supersedes = superseding(self.supersedes, self.lineage, lineage)
+            self.supersedes = superseding(self.supersedes, self.lineage, lineage, up_to=max(sequence, up_to))
             self.lineage = f"accepted-{self._accepted}"
             self.acknowledged = max(sequence, up_to)
             self.given_out = given_out

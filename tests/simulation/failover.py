@@ -83,40 +83,49 @@ def known_to(database: Database) -> set[str]:
 class Seen:
     """How far one process knows the lane to have come, and which ids were given out: no copy may take it back."""
 
-    __slots__ = ("asked_about", "floor", "named", "sequence", "series")
+    __slots__ = ("asked_about", "floor", "lineage", "named", "sequence", "series")
 
     def __init__(self) -> None:
         self.sequence = 0
         self.named = 0
         """The sequence of the last command that it knows by its id: so it tells a copy that has gone on by itself."""
+        self.lineage: str | None = None
+        """That in which it does."""
         self.asked_about: set[int] = set()
         """Up to which sequences a loss was accepted that it did not know of."""
         self.floor: dict[str, int] = {}
         """The series at the time when it went above a loss."""
         self.series: dict[str, int] = {}
 
-    def committed(self, sequence: int, given_out: Iterable[Series]) -> None:
-        """Its own commit was answered, and these ids are given out: by it, or before it took the lane over.
+    def committed(self, sequence: int, given_out: Iterable[Series], last: int) -> None:
+        """Its own commit was answered, and these ids are given out: by it, or before it took the lane over. `last`: the
+        sequence of the last command that it has settled; 0: none.
 
         A loss is told by sequences: one without any, such as of a letter of an older release alone, goes unnoticed.
         """
         if sequence == self.sequence:
             return
         self.rise(sequence)
-        self.named = max(self.named, sequence)
+        self.named = max(self.named, last)
         for row in given_out:
             self.count(row.name, row.value)
 
-    def learned(self, mark: Mark) -> None:
-        """It was given the mark of another process."""
+    def learned(self, mark: Mark, named: int) -> None:
+        """It was given the mark of another process, which knew a command with this sequence by its id."""
         self.rise(mark.sequence)
-        self.named = max(self.named, 0 if mark.last is None else mark.last.sequence)
+        self.names(named, mark.lineage)
         for name, value in mark.series.items():
             self.count(name, value)
 
     def lacking_in(self, mark: Mark) -> list[str]:
         """The numbered rows whose last ids it knows, and the mark does not have."""
         return [name for name in ID_SERIES.values() if self.series.get(name, 0) > mark.series.get(name, 0)]
+
+    def names(self, sequence: int, lineage: str | None) -> None:
+        """It knows the command with this sequence by its id. At the same one another lineage may have another."""
+        if lineage != self.lineage:
+            self.lineage, self.named = lineage, 0
+        self.named = max(self.named, sequence)
 
     def rise(self, sequence: int) -> None:
         self.sequence = max(self.sequence, sequence)

@@ -81,7 +81,10 @@ class Process:
         self.settlements: deque[tuple[int, Settlement]] = deque()
         self.confirmed: list[OutboxEntry] = []
         self.emitted = SimulatedEmitted(self, self._emitted_are_confirmed)
-        self.unkept: Mark | None = None
+        self.unkept: tuple[Mark, int] | None = None
+        """The mark that it could not have kept, and the last sequence that it knew by the command's id."""
+        self.named_there = 0
+        """That of whoever kept the mark that it has learnt."""
         """The mark that waits for the next connection."""
         self.is_active = False
         self.was_active = False
@@ -182,8 +185,8 @@ class Process:
 
     def connect(self) -> None:
         unkept, self.unkept = self.unkept, None
-        if unkept is not None and unkept.sequence > self.world.broker.marks[self.lane_name].sequence:
-            self.world.broker.marks[self.lane_name] = unkept
+        if unkept is not None and unkept[0].sequence > self.world.broker.marks[self.lane_name].sequence:
+            self.world.broker.keep(self.lane_name, *unkept)
         self.channel_number = self.inbox.begin_channel()
         self.world.wake(self.lane_thread)
         name = f"{self.name}/{self.channel_number}"
@@ -214,6 +217,7 @@ class Process:
         if not message.queue.is_dead:
             if not self.is_active:
                 self.inbox.learn(self.world.broker.marks[self.lane_name])
+                self.named_there = self.world.broker.named[self.lane_name]
             self.is_active = self.was_active = True
         delivered = message.delivery or message.delivered(self.world.settings)
         delivery = structs.replace(delivered, tag=tag, redelivered=is_redelivered)
@@ -289,11 +293,11 @@ class Process:
         if channel != self.channel_number:
             return
         if self.channel is not None and self.channel.is_open:
-            self.world.broker.marks[self.lane_name] = mark
+            self.world.broker.keep(self.lane_name, mark, self.seen.named)
             self.unkept = None
         else:
             # It asks the broker first, which does not answer on a connection that it has dropped.
-            self.unkept = mark
+            self.unkept = mark, self.seen.named
 
     def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
         self.confirmed.extend(entries)
@@ -387,7 +391,7 @@ class Process:
         confirmed, self.confirmed = self.confirmed, []
         mark = inbox.take_mark()
         if mark is not None:
-            self.seen.learned(mark)
+            self.seen.learned(mark, self.named_there)
         return Taken(self._taken_from, deliveries, confirmed, inbox.is_closed, mark)
 
     def wake_lane(self) -> float:
@@ -464,8 +468,9 @@ class TracedLane(Lane):
         if self.lease is not None:
             seen, sequence = self.process.seen, self.lease.sequence
             seen.rise(sequence)
-            if not self.process.is_astray and self.process.store.database.command_at(sequence) is not None:
-                seen.named = max(seen.named, sequence)
+            if not self.process.is_astray:
+                has_last = self.process.store.database.command_at(sequence) is not None
+                seen.names(sequence if has_last else 0, self.lease.lineage)
 
     def sweep(self, channel_number: int = 0) -> Decision | None:
         decision = super().sweep(channel_number)

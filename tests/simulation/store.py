@@ -218,7 +218,8 @@ class SimulatedTransaction:
         if world.happens("answer_lost"):
             world.trace("%s: the answer to COMMIT is lost", process)
             raise StoreUnavailable("the answer to COMMIT was lost")
-        process.seen.committed(sequence, self.given_out())
+        last = max((row.sequence for rows in changes.inserts for row in rows if isinstance(row, LogEntry)), default=0)
+        process.seen.committed(sequence, self.given_out(), last)
 
     def wait_for_lock(self) -> None:
         self.database.wait_for_commit()

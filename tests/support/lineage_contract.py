@@ -88,8 +88,44 @@ class LineageContract:
         assert [outcome.sequence for outcome in done] == [3, 4]
         assert [row.id for row in lane.rows(Account)] == [1, 2, 8]
         after = _lease(lane)
-        assert (after.lineage == before, after.supersedes) == (False, before)
+        assert (after.lineage == before, after.supersedes) == (False, f"{before} +2")
         assert lane.lane.mark().last == LastCommand(4, str(lane.store.command_at(4)))
+
+    def test_a_copy_in_which_less_was_accepted_as_lost_is_another_database(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        """It has come further since, in a lineage for which the lane's own was given up."""
+        before = _lease(self._ahead(open_store)).lineage
+        accept_loss(2, 5, before)
+        there = LaneUnderTest(open_store(), "there")
+        there.lane.learn(Mark(sequence=5, epoch=1, lineage=before))
+        there.do(*(Deposit(id=1, amount=5) for _ in range(4)))
+        lane = LaneUnderTest(open_store(), "own")
+        known = Mark(sequence=8, epoch=1, series={"accounts": 7}, lineage=before)
+        lane.lane.learn(known)
+        reason = _refused(lane)
+        assert f"for which lineage {before} was given up up to 5, and 8 was acknowledged in that" in reason
+        assert "`coordinator accept-loss ledger --at 9 --up-to 8`" in reason
+        assert lane.lane.mark() == known
+        assert accept_loss(9, 8, before) == 9
+        done = lane.do(Deposit(id=1, amount=5), OpenAccount(owner="c"))
+        assert [outcome.sequence for outcome in done] == [10, 11]
+        assert [row.id for row in lane.rows(Account)] == [1, 2, 8]
+
+    def test_what_was_only_seen_of_a_lineage_that_is_given_up_blocks_nobody(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        """A standby sees its own database go on after a loss, and the transport has no mark of that yet."""
+        lane = self._ahead(open_store)
+        known = Mark(sequence=5, epoch=1, lineage=_lease(lane).lineage)
+        standby = LaneUnderTest(open_store(), "standby")
+        for each in (lane, standby):
+            each.lane.learn(known)
+        accept_loss(2, 5, known.lineage)
+        lane.do(*(Deposit(id=1, amount=5) for _ in range(4)))
+        assert standby.lane.look() is None
+        standby.lane.learn(known)
+        assert [outcome.sequence for outcome in standby.do(Deposit(id=1, amount=5))] == [10]
 
     def test_a_lane_that_is_at_work_in_such_a_copy_stops_as_soon_as_it_knows(self, open_store: OpenStore) -> None:
         """Behind a broker a lane in one process may have gone further by itself."""
@@ -244,7 +280,7 @@ class LineageContract:
         assert {row.name: row.value for row in lane.rows(Series)}["invoices"] == 3
         after = _lease(lane)
         assert after.lineage not in (before, "other")
-        assert str(after.supersedes).split() == [before, "other"]
+        assert str(after.supersedes).split() == [before, "+2", "other", "+2"]
         assert lane.lane.mark().lineage == after.lineage
 
     def test_a_mark_of_before_an_acceptance_takes_nothing_away(
@@ -287,7 +323,7 @@ class LineageContract:
         lane.do(Deposit(id=1, amount=5))
         for _ in range(SUPERSEDED_MAX):
             accept_loss(lane.lane.sequence, lane.lane.sequence + 1)
-        assert len(str(_lease(lane).supersedes).split()) == SUPERSEDED_MAX
+        assert len(str(_lease(lane).supersedes).split()) == 2 * SUPERSEDED_MAX
 
     def test_a_process_that_begins_anew_knows_what_was_given_up(
         self, open_store: OpenStore, accept_loss: AcceptLoss

@@ -165,7 +165,7 @@ def test_another_database_is_accepted_though_it_has_come_further(
         begun = store.current()
         assert begun is not None
         assert begun.lineage not in (None, "own")
-        assert begun.supersedes == "own"
+        assert begun.supersedes == "own +9"
         transaction = store.begin()
         transaction.commit(begun, 12, Changes([], [], []))
     keep(monkeypatch, Mark(sequence=9, lineage="own"))
@@ -179,6 +179,10 @@ def test_another_database_is_accepted_though_it_has_come_further(
         answered = CliRunner().invoke(cli, [*nothing, *options], env=environment)
     assert (answered.exit_code, answered.stderr) == (0, "")
     assert answered.stdout == "users may go on in this database: what only the other one has is given up\n"
+    # Whoever gave up `own` knew of 9 in it, and not of 10.
+    keep(monkeypatch, Mark(sequence=10, lineage="own"))
+    more = ("accept-loss", "users", "--at", "12", "--up-to", "10")
+    assert CliRunner().invoke(cli, more, env=environment).exit_code == 0
 
 
 def gone_on(database: str, service: Service, count: int) -> list[LogEntry]:
@@ -215,7 +219,7 @@ def test_a_copy_that_has_gone_on_by_itself_is_accepted_like_another_database(
     with closing(open_store(database, service)) as store:
         begun = store.current()
     assert begun is not None
-    assert (begun.lineage == "own", begun.supersedes) == (False, "own")
+    assert (begun.lineage == "own", begun.supersedes) == (False, "own +12")
 
 
 def test_a_healthy_lane_has_nothing_to_accept(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,6 +259,7 @@ OPERATIONS = "tests/unit/test_operations_limits.py"
 TRIED_IN = {
     "coordinator.operations.kept_admins.KEPT_MAX": "tests/unit/test_kept_admins.py",
     "coordinator.stores.lineages.SUPERSEDED_MAX": "tests/support/lineage_contract.py",
+    "coordinator.stores.lineages.SUPERSEDED_CHARACTERS_MAX": "tests/unit/test_lineages.py",
     "coordinator.transports.rabbitmq.replies.KEPT_BYTES_MAX": "tests/unit/test_consumer.py",
     "coordinator.lane.request.READ_FIRST_BYTES_MAX": "tests/unit/test_hostile_costs.py",
     "coordinator.stores.api_keys.KEYS_MAX": "tests/integration/test_api_keys.py",

@@ -41,7 +41,9 @@ class TestLaneInMemory(EveryLaneContract):
         def accept(sequence: int, up_to: int, lineage: str | None = None) -> int:
             if database.sequence == sequence:
                 database.loss_accepted = up_to
-                database.supersedes = superseding(database.supersedes, database.lineage, lineage)
+                database.supersedes = superseding(
+                    database.supersedes, database.lineage, lineage, up_to=max(sequence, up_to)
+                )
                 database.lineage = next_lineage()
                 database.revision += 1
             return database.sequence

@@ -118,7 +118,7 @@ class MongoAdminSession:
             lease = lease_of(leases.find_one({"_id": self._lane}, session=session))
             if lease is None or lease.sequence != sequence:
                 return 0 if lease is None else lease.sequence
-            values = {"loss_accepted": up_to, **lineages_of_loss(lease, lineage)}
+            values = {"loss_accepted": up_to, **lineages_of_loss(lease, up_to, lineage)}
             leases.update_one({"_id": self._lane}, {"$set": values}, session=session)
             self._keep_act(session, act)
             return sequence

@@ -160,7 +160,7 @@ class SqlAdminSession:
                 lease = lease_of(connection, self._lane)
                 if lease is not None and lease.sequence == sequence:
                     keep_act(connection, act)
-                    values = {"loss_accepted": up_to, **lineages_of_loss(lease, lineage)}
+                    values = {"loss_accepted": up_to, **lineages_of_loss(lease, up_to, lineage)}
                     connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(values))
         return 0 if lease is None else lease.sequence
 
