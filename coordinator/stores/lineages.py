@@ -32,8 +32,8 @@ def next_lineage() -> str:
 def superseding(superseded: str | None, *given_up: str | None, up_to: int) -> str | None:
     """The text of the lease that says which lineages are given up for its own: those of before, and these.
 
-    `up_to`: the last sequence of these of which whoever gave them up knew. The lane goes above that, so as much is given
-    up of those of before, too.
+    `up_to`: the last sequence of these of which whoever gave them up knew. The lane goes above that, so as much is
+    given up of those of before, too.
     """
     before = _places(superseded)
     places = {each: None if place is None else max(place, up_to) for each, place in before.items()}

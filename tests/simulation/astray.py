@@ -64,7 +64,7 @@ def lead(world: World) -> None:
 
 
 def lead_to_clone(world: World) -> None:
-    """Likewise to a copy that was made before the last command that the mark knows by its id, and has gone on by itself.
+    """Likewise to a copy that has gone on by itself from before the last command that the mark knows by its id.
 
     It may know of more by their sequences only: a standby's that has seen them, and then got the lane. Or a loss was
     accepted in it, of less than the mark knows of.

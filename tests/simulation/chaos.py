@@ -324,7 +324,7 @@ class Chaos:
 
 
 def _has_more(database: Database, lease: Lease, mark: Mark) -> bool:
-    """Whether the database lacks what the mark knows, though it has come further: as `coordinator accept-loss` looks."""
+    """Whether the database lacks what the mark knows, though it has come further, as `coordinator accept-loss` sees."""
     if (up_to := lease.given_up_to(mark.lineage)) is not None:
         return mark.sequence > up_to
     if mark.last is None or lease.lineage is None or lease.lineage != mark.lineage:

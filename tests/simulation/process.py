@@ -54,6 +54,10 @@ class Process:
 
     kept_astray: tuple[int, int] = (0, 0)
     """A channel, and how often it has kept the lane on it though it has another database."""
+    unkept: tuple[Mark, int] | None = None
+    """The mark that it could not have kept, and the last sequence that it knew by the command's id."""
+    named_there = 0
+    """That of whoever kept the mark that it has learnt."""
 
     def __init__(self, world: World, lane: str, name: str, io_thread: Actor, lane_thread: Actor) -> None:
         self.world = world
@@ -81,10 +85,6 @@ class Process:
         self.settlements: deque[tuple[int, Settlement]] = deque()
         self.confirmed: list[OutboxEntry] = []
         self.emitted = SimulatedEmitted(self, self._emitted_are_confirmed)
-        self.unkept: tuple[Mark, int] | None = None
-        """The mark that it could not have kept, and the last sequence that it knew by the command's id."""
-        self.named_there = 0
-        """That of whoever kept the mark that it has learnt."""
         """The mark that waits for the next connection."""
         self.is_active = False
         self.was_active = False

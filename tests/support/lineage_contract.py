@@ -234,10 +234,8 @@ class LineageContract:
         with monkeypatch.context() as patches:
             patches.setattr(type(lane.store), "command_at", gone)
             assert isinstance(lane.lane.apply([delivery(1, Deposit(id=1, amount=5))]), Suspension)
-        found = lane.store.current
-        monkeypatch.setattr(
-            lane.store, "current", lambda: msgspec.structs.replace(found(), lineage="other", holder="another")
-        )
+        another = msgspec.structs.replace(_lease(lane), lineage="other", holder="another")
+        monkeypatch.setattr(lane.store, "current", lambda: another)
         assert "in lineage other, and 2 was acknowledged in lineage" in _refused(lane)
 
     def test_a_standby_that_has_seen_another_database_says_so_and_tells_nobody(self, open_store: OpenStore) -> None:
