@@ -29,3 +29,11 @@ def test_each_request_shows_the_token_of_another_principal(tmp_path: Path) -> No
     assert "Authorization" not in script_of(["127.0.0.1:1"])
     access.gateway_settings()
     assert access.tokens.read_text().splitlines() == tokens, "others are made for a second gateway"
+
+
+def test_clients_do_the_same_for_each_request_with_tokens_and_without(tmp_path: Path) -> None:
+    """wrk asks no function for a request that is always the same, and is faster without one."""
+    tokens = str(tmp_path / "tokens")
+    without, with_tokens = (script_of(["127.0.0.1:1"], file).partition("function request()") for file in (None, tokens))
+    assert without[1:] == with_tokens[1:]
+    assert all(without)
