@@ -50,31 +50,31 @@ class TooManyRequests(RequestRefused):
 class PrincipalShare:
     """What one principal has left."""
 
-    __slots__ = ("_bucket", "_commands", "_limits", "_refused_until_s", "_waiting", "turns")
+    __slots__ = ("_bucket", "_limits", "_refused_until_s", "commands", "turns", "waiting")
 
     def __init__(self, limits: "PrincipalLimits", bucket: TokenBucket | None) -> None:
         self._limits = limits
         # None: requests are not counted.
         self._bucket = bucket
-        self._commands = 0
-        self._waiting = 0
+        # So many requests wait, and commands with them. Whoever holds a place counts both: that is cheaper than a call.
+        self.commands = self.waiting = 0
         self._refused_until_s = 0.0
         self.turns = BodyTurns(limits.waiting_max)
 
     @property
     def is_busy(self) -> bool:
         """Whether requests of this principal wait, or are read."""
-        return self._waiting > 0 or self.turns.number > 0
+        return self.waiting > 0 or self.turns.number > 0
 
     @property
     def has_place(self) -> bool:
         """Whether one more request of this principal may wait."""
-        return self._waiting < self._limits.waiting_max
+        return self.waiting < self._limits.waiting_max
 
     @property
     def has_place_to_read(self) -> bool:
         """Whether a read of this principal may wait until it is recent enough: one leaves places to the next."""
-        return self._waiting < self._limits.reads_max
+        return self.waiting < self._limits.reads_max
 
     def take_request(self) -> None:
         """One more request. Raises TooManyRequests."""
@@ -110,38 +110,28 @@ class PrincipalShare:
 
     def check_room(self, commands: int) -> None:
         """Raises TooManyRequests where this client may not wait for so many more; for those of one request it may."""
-        if not self._waiting:
+        if not self.waiting:
             return
         most = self._limits.in_flight_max
         has_place = self.has_place
-        if has_place and (not most or self._commands + commands <= most):
+        if has_place and (not most or self.commands + commands <= most):
             return
         if has_place:
-            text = f"{self._commands} commands of this client are under way here already; {commands} more would be"
+            text = f"{self.commands} commands of this client are under way here already; {commands} more would be"
             text = f"{text} above {most} (GATEWAY_PRINCIPAL_IN_FLIGHT_MAX)"
         else:
-            text = f"{self._waiting} requests of this client wait here already (a share of GATEWAY_CONNECTIONS_MAX)"
+            text = f"{self.waiting} requests of this client wait here already (a share of GATEWAY_CONNECTIONS_MAX)"
         raise TooManyRequests("too_many_requests", text, max(self._limits.retry_after_s, self._more_in_s))
-
-    def take(self, commands: int) -> None:
-        """One more request waits, for this many commands."""
-        self._waiting += 1
-        self._commands += commands
-
-    def give_back(self, commands: int) -> None:
-        """It waits no more."""
-        self._waiting -= 1
-        self._commands -= commands
 
     def tell(self, headers: CIMultiDict[str]) -> None:
         """Say in an answer what is left: draft-ietf-httpapi-ratelimit-headers-11."""
         limits, bucket = self._limits, self._bucket
         left = None if bucket is None else bucket.left
         # Mostly none is under way any more, and the words are there.
-        said = None if self._commands else limits.told.get(left)
+        said = None if self.commands else limits.told.get(left)
         if said is None:
             said = self._words(left)
-            if not self._commands and left != 0:
+            if not self.commands and left != 0:
                 limits.remember(left, said)
         headers.add(_POLICY, limits.policy)
         headers.add(_LEFT, said)
@@ -152,7 +142,7 @@ class PrincipalShare:
             # At least one comes each second, so who has some left gets the next within that.
             words.append(f"{_REQUESTS};r={left};t={1 if left else self._more_in_s}")
         if in_flight_max := self._limits.in_flight_max:
-            words.append(f"{_IN_FLIGHT};r={max(0, in_flight_max - self._commands)}")
+            words.append(f"{_IN_FLIGHT};r={max(0, in_flight_max - self.commands)}")
         return ", ".join(words)
 
     def pay_commands(self, commands: int) -> None:

@@ -124,13 +124,13 @@ class WaitingRequests:
             return
         self.number += 1
         if share is not None:
-            share.take(0)
+            share.waiting += 1
         try:
             yield True
         finally:
             self.number -= 1
             if share is not None:
-                share.give_back(0)
+                share.waiting -= 1
 
 
 class _WaitForOutcome:
@@ -143,13 +143,15 @@ class _WaitForOutcome:
 
     def __enter__(self) -> None:
         self._waiting.take(self._commands)
-        if self._share is not None:
-            self._share.take(self._commands)
+        if (share := self._share) is not None:
+            share.waiting += 1
+            share.commands += self._commands
 
     def __exit__(self, *_: object) -> None:
         self._waiting.give_back(self._commands)
-        if self._share is not None:
-            self._share.give_back(self._commands)
+        if (share := self._share) is not None:
+            share.waiting -= 1
+            share.commands -= self._commands
 
 
 WAITING_REQUESTS: Final = web.AppKey("WAITING_REQUESTS", WaitingRequests)

@@ -68,8 +68,9 @@ def _check_content(message: CommandMessage) -> None:
         raise _invalid("invalid_arguments", "arguments", "bytes of JSON text", message.arguments)
     if message.origin not in _ORIGINS or message.defect is not None:
         raise _invalid("invalid_header", "origin", "public or system, of a command without a defect", message.origin)
-    if message.actor is not None:
-        _check_actor(message.actor, message.origin)
+    actor = message.actor
+    if actor is not None and not (message.origin == "public" and type(actor) is Principal and actor.is_sound):
+        _check_actor(actor, message.origin)
 
 
 def _check_actor(actor: Principal, origin: Origin) -> None:

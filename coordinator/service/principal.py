@@ -53,6 +53,14 @@ class Principal(Struct, frozen=True, kw_only=True, cache_hash=True, dict=True):
         return defect_of(self)
 
     @cached_property
+    def is_sound(self) -> bool:
+        """Whether he can ask for a command that is not the system's: nothing is wrong with him."""
+        try:
+            return bool(self.as_json) and self.defect is None
+        except (TypeError, AttributeError, ValueError):
+            return False
+
+    @cached_property
     def json_bytes(self) -> int:
         """How many bytes that text has."""
         return len(self.as_json.encode())

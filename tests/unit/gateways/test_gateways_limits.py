@@ -346,7 +346,7 @@ def test_whoever_was_quiet_for_longest_is_forgotten_and_nobody_who_waits(clock: 
     limits = filled(PRINCIPALS_MAX - 1)
     share = limits.share_of(Principal(subject="0"))
     assert share is not None
-    share.take(1)
+    share.waiting += 1
     assert is_known(limits, ADA)
     for number in range(PRINCIPALS_MAX - 2):
         limits.share_of(Principal(subject=f"new {number}"))
