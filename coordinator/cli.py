@@ -74,6 +74,22 @@ def effects(service: str, metrics_port: int | None) -> None:
     sys.exit(status)
 
 
+@cli.command(example="ingress --metrics-port 9121", short_help="Hand on commands of outside accounts.")
+@click.option("--metrics-port", type=Whole(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
+def ingress(metrics_port: int | None) -> None:
+    """Hand on to lanes what the accounts of INGRESS_ACCOUNTS publish, within their limits.
+
+    They are accounts of RabbitMQ whose owners are not trusted with the exchange `writes`. Started more than once, the
+    others stand by.
+    """
+    from coordinator.ingress.process import run as run_ingress
+
+    _log_as("ingress")
+    with recording_spans("ingress"):
+        status = run_ingress(metrics_port)
+    sys.exit(status)
+
+
 @cli.command(example="migrate", short_help="Bring the databases of LANES to the schema they need.")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option(

@@ -10,10 +10,10 @@ from aiohttp import web
 
 from coordinator.http.connections import giving_way
 from coordinator.http.keys import CONTEXT
-from coordinator.http.principal_limits import BYTES_OF_A_REQUEST
 from coordinator.http.problems import RequestRefused, body_too_large, body_unreadable
 from coordinator.http.request_log import in_flight_of
 from coordinator.http.waiting_requests import WAITING_REQUESTS
+from coordinator.runtime.token_bucket import BYTES_OF_A_REQUEST
 from coordinator.service.errors import Overloaded
 
 JSON_TYPES: Final = ("application/json",)

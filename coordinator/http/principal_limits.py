@@ -16,16 +16,14 @@ from multidict import CIMultiDict, istr
 
 from coordinator.http.body_turns import BodyTurns
 from coordinator.http.problems import RequestRefused
-from coordinator.http.token_bucket import TokenBucket
 from coordinator.runtime.settings import GatewaySettings
+from coordinator.runtime.token_bucket import BYTES_OF_A_REQUEST, TokenBucket
 from coordinator.service.principal import Principal
 
 PRINCIPALS_MAX: Final = 10_000
 """How many a gateway remembers. Beyond that it forgets whoever was quiet for longest, and who comes again has a share
 that is full."""
 
-BYTES_OF_A_REQUEST: Final = 4096
-"""So many bytes of a body count as one request more: reading them, to refuse them perhaps, costs less than a write."""
 _TOLD_MAX: Final = 4096
 """Of how many numbers it is remembered how they are told."""
 

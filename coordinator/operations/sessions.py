@@ -19,10 +19,10 @@ from coordinator.access.authenticator import NotAuthentic
 from coordinator.http.connections import giving_way
 from coordinator.http.own_machine import authority_of, is_of_another_site, is_passed_on
 from coordinator.http.problems import REALM, RequestRefused
-from coordinator.http.token_bucket import TokenBucket
 from coordinator.operate.output import as_user
 from coordinator.operations.lane_access import LaneAccess, LaneRights, rights_of_everybody
 from coordinator.runtime.host_names import LOOPBACK_NAMES, host_of
+from coordinator.runtime.token_bucket import TokenBucket
 
 COOKIE: Final = "operations_session"
 """With the port, since a cookie is of a host, whatever the port: two gateways of one machine have one each."""

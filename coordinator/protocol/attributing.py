@@ -19,7 +19,7 @@ from coordinator.protocol.actors import (
 )
 from coordinator.protocol.senders import HEADER_SENDER
 from coordinator.protocol.wire import INVALID_HEADER, CommandMessage, Defect, Envelope, is_yes, with_sender
-from coordinator.service.principal import Principal, of_broker_user
+from coordinator.service.principal import BROKER_USER, NO_SCOPES, Principal, of_broker_user
 
 
 def claims_an_actor(envelope: Envelope) -> bool:
@@ -80,14 +80,42 @@ def _claimed(envelope: Envelope, count: int) -> Sequence[Principal | None]:
     """By place. Raises UnreadableActor."""
     for_all, by_place = envelope.headers.get(HEADER_ACTOR), envelope.headers.get(HEADER_ACTORS)
     if by_place is None:
-        return [decoded_actor(_text(for_all), envelope.is_system)] * count
+        return [_named(envelope, decoded_actor(_text(for_all), _may_name_accounts(envelope)))] * count
     if for_all is not None:
         raise UnreadableActor(f"{HEADER_ACTOR} and {HEADER_ACTORS} exclude each other")
-    actors = decoded_actors(_text(by_place), may_be_broker_user=envelope.is_system)
+    actors = decoded_actors(_text(by_place), may_be_broker_user=_may_name_accounts(envelope))
     if len(actors) != count:
         # Of a pack that is refused unread, not every command is there.
         raise UnreadableActor(f"{HEADER_ACTORS} names those of {len(actors)} commands, and there are {count}")
-    return actors
+    return [None if actor is None else _named(envelope, actor) for actor in actors]
+
+
+def _may_name_accounts(envelope: Envelope) -> bool:
+    return envelope.is_system or envelope.account_scopes is not None
+
+
+def _named(envelope: Envelope, actor: Principal) -> Principal:
+    """The actor whom somebody who is believed has named. For an account of the broker's a gateway asks that has taken
+    the command from it (`coordinator ingress`). What such an account may is for the lane's settings alone to say.
+
+    Raises UnreadableActor.
+    """
+    if envelope.is_system or not actor.subject.startswith(BROKER_USER):
+        return actor
+    if actor.tenant is not None or actor.scopes:
+        raise UnreadableActor(f"{actor.subject} is an account of RabbitMQ's: its scopes are the lane's to give")
+    account = actor.subject.removeprefix(BROKER_USER)
+    scopes = (envelope.account_scopes or {}).get(account, NO_SCOPES)
+    return Principal(subject=actor.subject, scopes=scopes)
+
+
+def account_asking(envelope: Envelope, commands: Sequence[CommandMessage]) -> str | None:
+    """The account of the broker's for which a message was published: its publisher's, or, where that is a gateway, the
+    one for which that asks."""
+    actor = commands[0].actor if envelope.is_gateway and commands else None
+    if actor is not None and actor.subject.startswith(BROKER_USER):
+        return actor.subject.removeprefix(BROKER_USER)
+    return envelope.user_id
 
 
 def _text(value: object) -> str:

@@ -46,6 +46,8 @@ class Envelope(Struct, frozen=True, kw_only=True):
     `user_id` is the broker's user who published it, as the broker has verified; None: the message does not say.
     `is_gateway`: that user is a gateway, and believed when it says who asks. `scopes` are what the lane's settings give
     any other user. `is_strangers`: the lane knows its gateways, and it comes from none of them.
+    `account_scopes` are those of each account that the settings name, for a gateway that asks for one; None: this
+    broker has no accounts.
     """
 
     message_id: str | None = None
@@ -57,6 +59,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     is_gateway: bool = False
     is_strangers: bool = False
     scopes: frozenset[str] = frozenset()
+    account_scopes: Mapping[str, frozenset[str]] | None = None
 
 
 class Defect(Struct, frozen=True):

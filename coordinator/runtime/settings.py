@@ -14,6 +14,7 @@ from coordinator.runtime.address_fields import BrokerUrl, DatabaseUrl, ServerUrl
 from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER
 from coordinator.runtime.broker_accounts import BrokerAccountSettings
 from coordinator.runtime.effect_settings import EffectSettings as EffectSettings  # noqa: PLC0414  # likewise
+from coordinator.runtime.ingress_settings import IngressSettings as IngressSettings  # noqa: PLC0414  # likewise
 from coordinator.runtime.limits import Limits as Limits  # noqa: PLC0414
 from coordinator.runtime.loading import OTHER_NAME, name_set, where_set
 from coordinator.runtime.loading import load as load  # noqa: PLC0414  # it is a public name here, too

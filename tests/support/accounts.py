@@ -11,6 +11,7 @@ from coordinator.dev.servers.addresses import ACCOUNT, CACHE_READER
 from coordinator.registry import Registry
 from coordinator.service.lane_names import settings_prefix
 from coordinator.transports.rabbitmq.rights import (
+    INGRESS,
     OPERATOR,
     BrokerAccount,
     BrokerNames,
@@ -34,6 +35,9 @@ APPLICATIONS = ("fastapi_shop", "flask_shop")
 """Programs of the examples, which issue commands as gateways do."""
 
 
+OUTSIDE = ("partner", "billing")
+"""Accounts of others, whose commands the ingress hands on."""
+
 TOGETHER = {"all": ("users", "items", "payments")}
 """Processes with several lanes."""
 
@@ -52,6 +56,7 @@ def names_of_tests() -> BrokerNames:
         gateways=(*known.gateways, *OTHER_LANES, "halls", *APPLICATIONS),
         system_gateways=known.system_gateways,
         together=TOGETHER,
+        outside=OUTSIDE,
     )
 
 
@@ -63,7 +68,8 @@ def as_account(url: str, account: str) -> str:
 
 def believed(url: str) -> str:
     """For LANE_GATEWAY_ACCOUNTS: the gateways' accounts, and that of an address, with which tests ask for others."""
-    return " ".join((urlsplit(url).username or "guest", *map(gateway_account, broker_names(Registry(APP)).gateways)))
+    gateways = map(gateway_account, broker_names(Registry(APP)).gateways)
+    return " ".join((urlsplit(url).username or "guest", *gateways, INGRESS))
 
 
 def account_of(module: Sequence[str]) -> str | None:
@@ -75,6 +81,8 @@ def account_of(module: Sequence[str]) -> str | None:
             return effects_account(service)
         case ["coordinator", "gateway", service] | ["gateways", service, *_]:
             return gateway_account(service)
+        case ["coordinator", "ingress", *_]:
+            return INGRESS
         case _:
             return None
 
@@ -84,7 +92,7 @@ def own_settings(module: Sequence[str], settings: Mapping[str, str]) -> dict[str
     account = account_of(module)
     if account is None:
         return dict(settings)
-    prefix = settings_prefix(module[1] if module[0] == "gateways" else module[2])
+    prefix = "" if account == INGRESS else settings_prefix(module[1] if module[0] == "gateways" else module[2])
     is_lane = module[1] == "run"
     own = {f"{prefix}DATABASE_URL"} if is_lane or f"{prefix}READER_URL" not in settings else set()
     own |= set() if is_lane else {f"{prefix}READER_URL"}

@@ -29,6 +29,7 @@ from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.open import open_admin
 from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, retry_key
+from coordinator.transports.rabbitmq.ingress.topology import ingress_name
 from coordinator.transports.rabbitmq.topology import (
     DEAD_EXCHANGE,
     SYSTEM_EXCHANGE,
@@ -38,7 +39,7 @@ from coordinator.transports.rabbitmq.topology import (
     queue_name,
 )
 from shared.payments.sandbox.defaults import METADATA_KEY
-from tests.support.accounts import as_account, believed, of_process, own_settings
+from tests.support.accounts import OUTSIDE, as_account, believed, of_process, own_settings
 from tests.support.callers import ACCESS, HEADERS, KEY
 from tests.support.forks import Forks
 from tests.support.servers import REFERENCE_APP, Environment
@@ -98,6 +99,9 @@ class System:
         with self.broker() as channel:
             for service in registry().services:
                 _delete_queues(channel, service.name)
+            for account in OUTSIDE:
+                channel.queue_delete(ingress_name(account))
+                channel.exchange_delete(ingress_name(account))
             channel.exchange_delete(WRITES_EXCHANGE)
             channel.exchange_delete(SYSTEM_EXCHANGE)
             channel.exchange_delete(DEAD_EXCHANGE)
@@ -198,6 +202,17 @@ class System:
         module = ["coordinator", "effects", service, "--metrics-port", str(port)]
         process = self._start(f"effects-{service}", module, settings, f"http://127.0.0.1:{port}/readyz")
         wait_ready(f"http://127.0.0.1:{port}/readyz", process)
+        return process
+
+    def start_ingress(self, accounts: str = "partner billing", **settings: str) -> Process:
+        """The ingress of these accounts. Return once it consumes; its address is in `urls`."""
+        port = free_port()
+        self.urls["ingress"] = f"http://127.0.0.1:{port}"
+        module = ["coordinator", "ingress", "--metrics-port", str(port)]
+        process = self._start(
+            "ingress", module, {"INGRESS_ACCOUNTS": accounts} | settings, f"{self.urls['ingress']}/readyz"
+        )
+        wait_ready(f"{self.urls['ingress']}/readyz", process)
         return process
 
     def start_sandbox(self) -> Process:

@@ -328,6 +328,17 @@ TRIED_IN = {
     "GATEWAY_PRINCIPAL_IN_FLIGHT_MAX": "tests/unit/gateways/test_gateways_limits.py",
     "GATEWAY_PRINCIPAL_RATE_MAX": "tests/unit/gateways/test_gateways_limits.py",
     "coordinator.http.principal_limits.PRINCIPALS_MAX": "tests/unit/gateways/test_gateways_limits.py",
+    **dict.fromkeys(
+        (
+            "INGRESS_ACCOUNT_BURST_MAX",
+            "INGRESS_ACCOUNT_IN_FLIGHT_MAX",
+            "INGRESS_ACCOUNT_RATE_MAX",
+            "INGRESS_LANE_READY_MAX",
+            "INGRESS_QUEUE_BYTES_MAX",
+            "INGRESS_QUEUE_MESSAGES_MAX",
+        ),
+        "tests/e2e/test_ingress.py",
+    ),
     "LANE_BATCH_COMMANDS_MAX": "tests/unit/test_lane_refusals.py",
     "LANE_EARLY_MAX": "tests/unit/test_publisher_order.py",
     "LANE_NAMELESS_DEAD_MAX": "tests/support/letter_contract.py",

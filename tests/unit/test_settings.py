@@ -28,6 +28,7 @@ from coordinator.runtime.settings import (
     DatabaseSettings,
     EffectSettings,
     GatewaySettings,
+    IngressSettings,
     LaneSettings,
     Limits,
     ReaderSettings,
@@ -43,6 +44,7 @@ GROUPS: list[type[BaseSettings]] = [
     BrokerSettings,
     LaneSettings,
     EffectSettings,
+    IngressSettings,
     CacheSettings,
     GatewaySettings,
     StripeSettings,
@@ -207,13 +209,28 @@ def test_scopes_of_accounts_that_could_never_count_are_named(
     assert named in text
 
 
+@pytest.mark.parametrize("named", ["", "partner", "billing  partner billing", "a.b-c_D9", "x" * 100])
+def test_outside_accounts_are_names_each_once(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.setenv("INGRESS_ACCOUNTS", named)
+    assert load(IngressSettings).named == tuple(dict.fromkeys(named.split()))
+
+
+@pytest.mark.parametrize("named", ["x" * 101, ".a", "-a", "a*", "a#b", "é", "a\x00b", "a/b", "ok a:b"])
+def test_an_outside_account_that_cannot_be_one_is_named(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    with pytest.raises(ValueError, match="INGRESS_ACCOUNTS: '.*' is not the name of an account here"):
+        IngressSettings(accounts=named)
+
+
 @pytest.mark.parametrize("list_of", ["a,b", "a, b", '["a", "b"]', '["a"]', "a;b", '"a b"', "'a' 'b'", "(a b)", "{a}"])
-@pytest.mark.parametrize("name", ["LANE_GATEWAY_ACCOUNTS", "LANE_ACCOUNT_SCOPES", "LANE_REPLY_QUEUES"])
+@pytest.mark.parametrize(
+    "name", ["LANE_GATEWAY_ACCOUNTS", "LANE_ACCOUNT_SCOPES", "LANE_REPLY_QUEUES", "INGRESS_ACCOUNTS"]
+)
 def test_a_list_in_another_form_is_refused_by_the_name_of_its_setting(
     monkeypatch: pytest.MonkeyPatch, name: str, list_of: str
 ) -> None:
     """Taken as one word, it would name nobody, and nothing would say so."""
-    text = refusal(monkeypatch, LaneSettings, **{name: list_of})
+    group = IngressSettings if name.startswith("INGRESS_") else LaneSettings
+    text = refusal(monkeypatch, group, **{name: list_of})
     assert f"{name}: " in text
     assert "put spaces between" in text
 
@@ -402,6 +419,8 @@ def test_who_calls_stripe_is_told_of_all_that_is_missing(monkeypatch: pytest.Mon
         (AccessSettings, "ACCESS_METHODS", "postgresql://svc:a,{}@db/users"),
         (AccessSettings, "ACCESS_TOKEN_ALGORITHMS", "https://svc:{}@issuer.example/keys"),
         (LaneSettings, "LANE_GATEWAY_ACCOUNTS", "amqp://svc:a,{}@broker/%2F"),
+        (IngressSettings, "INGRESS_ACCOUNTS", "amqp://svc:{}@broker/%2F"),
+        (IngressSettings, "INGRESS_ACCOUNTS", "amqp://svc:a,{}@broker/%2F"),
         (LaneSettings, "LANE_ACCOUNT_SCOPES", "amqp://svc:{}@broker/%2F"),
         (LaneSettings, "LANE_ACCOUNT_SCOPES", "billing=amqp://svc:{}@broker/é"),
         (LaneSettings, "LANE_REPLY_QUEUES", "amqp://svc:{}@broker/%2F"),

@@ -5,7 +5,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.http.token_bucket import TokenBucket
+from coordinator.runtime.token_bucket import TokenBucket
 
 RATES = st.integers(1, 50)
 BURSTS = st.integers(1, 20)

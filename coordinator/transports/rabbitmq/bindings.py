@@ -6,7 +6,7 @@ the exchange is not there, or that no queue takes their messages, and consumers 
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -58,7 +58,11 @@ def queues_of_effects(service: str) -> list[BoundQueue]:
     return [BoundQueue(name, key, (SYSTEM_EXCHANGE,)) for name, key in keys.items()]
 
 
-async def keep_bound(connection: AmqpConnection, queues: Sequence[BoundQueue]) -> None:
+async def keep_bound(
+    connection: AmqpConnection,
+    queues: Sequence[BoundQueue],
+    declare: Callable[[AmqpChannel], Awaitable[None]] = AmqpChannel.declare_exchanges,
+) -> None:
     """Declare the exchanges and bind these queues, which are there, again and again while the connection lasts.
 
     What is there already stays as it is. Whoever consumes goes on where that is refused: a process that has declared
@@ -73,7 +77,7 @@ async def keep_bound(connection: AmqpConnection, queues: Sequence[BoundQueue]) -
             if channel is None or not channel.raw.is_open:
                 # Another connection may be blocked, since it publishes; the one that consumes is never.
                 channel = await connection.channel(is_beside=True)
-            await channel.declare_exchanges()
+            await declare(channel)
             for queue in queues:
                 for exchange in queue.exchanges:
                     await channel.call(

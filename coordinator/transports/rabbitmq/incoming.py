@@ -8,7 +8,7 @@ import pika
 import structlog
 
 from coordinator.lane.delivery import Arrival, Delivery, OldLetter
-from coordinator.protocol.attributing import claims_an_actor
+from coordinator.protocol.attributing import account_asking, claims_an_actor
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import HEADER_REPLY_PACKS, JSON_CONTENT, CommandMessage, Defect, Envelope, is_yes
 from coordinator.runtime.repeated_line import RepeatedLine
@@ -128,9 +128,11 @@ def _delivery(
     at_ms: int | None,
 ) -> Delivery:
     reply_to = _text(properties.reply_to)
-    if settings.reply_queues and settings.accounts.is_queue_of_others(reply_to, envelope.user_id):
-        _note_refused(reply_to, envelope.user_id)
-        reply_to = None
+    if settings.reply_queues:
+        account = account_asking(envelope, commands)
+        if settings.accounts.is_queue_of_others(reply_to, account):
+            _note_refused(reply_to, account)
+            reply_to = None
     return Delivery(
         tag=method.delivery_tag,
         commands=commands,

@@ -42,6 +42,7 @@ def envelope_of(properties: Properties, exchange: str = "", accounts: BrokerAcco
         is_gateway=is_gateway,
         is_strangers=is_strangers(properties, exchange, accounts),
         scopes=NO_SCOPES if user_id is None else accounts.scopes_of(user_id),
+        account_scopes=accounts.scopes,
     )
 
 

@@ -4,19 +4,24 @@ Whoever may write to `writes.system` speaks as the system, so hardly anybody may
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
 
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.outside_calls import EFFECTS_PREFIX
-from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE
+from coordinator.transports.rabbitmq.ingress.topology import ingress_name
+from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE, queue_name
 
 OPERATOR: Final = "operator"
 PUBLISHER: Final = "public"
+INGRESS: Final = "ingress"
 PUBLISHER_CONNECTIONS_MAX: Final = 20
 PUBLISHER_CHANNELS_MAX: Final = 100
 NOTHING: Final = "^$"
+_OF_OTHERS: Final = {"max-connections": PUBLISHER_CONNECTIONS_MAX, "max-channels": PUBLISHER_CHANNELS_MAX}
 
 
 class BrokerRights(Struct, frozen=True, kw_only=True):
@@ -51,11 +56,13 @@ class BrokerNames(Struct, frozen=True, kw_only=True):
     """Those among them that say something as the system: events of a provider, which they have verified."""
     together: Mapping[str, Sequence[str]] = {}
     """Processes that run several of the lanes, by names of their own."""
+    outside: Sequence[str] = ()
+    """Accounts of others, whose commands the ingress hands on (INGRESS_ACCOUNTS)."""
 
     @property
     def gateway_accounts(self) -> tuple[str, ...]:
         """Who is believed when it says who asks: the value of LANE_GATEWAY_ACCOUNTS."""
-        return tuple(map(gateway_account, self.gateways))
+        return (*map(gateway_account, self.gateways), *((INGRESS,) if self.outside else ()))
 
 
 def lane_account(lane: str) -> str:
@@ -79,8 +86,19 @@ def broker_accounts(names: BrokerNames) -> tuple[BrokerAccount, ...]:
     the commands, effects or outcomes of another. A process with several lanes has one with the rights of each.
 
     Who binds queues of his own to an exchange may do so by any routing key: lanes and effect workers can get copies of
-    what others are sent.
+    what others are sent. Raises ConfigurationError where an outside account has the name of another one.
     """
+    made = _accounts(names)
+    counted = Counter(account.name for account in made)
+    for account in names.outside:
+        if counted[account] > 1:
+            raise ConfigurationError(
+                f"INGRESS_ACCOUNTS: {account} is an account of this system's: give the outside publisher another one"
+            )
+    return made
+
+
+def _accounts(names: BrokerNames) -> tuple[BrokerAccount, ...]:
     of_lanes = {lane: _of_lane(lane, has_effects=lane in names.calling) for lane in names.lanes}
     return (
         *of_lanes.values(),
@@ -102,8 +120,9 @@ def broker_accounts(names: BrokerNames) -> tuple[BrokerAccount, ...]:
             whose="clients that publish by themselves: commands to the exchange for everybody, and outcomes by direct "
             "reply-to",
             rights=BrokerRights(write=_exactly(WRITES_EXCHANGE)),
-            limits={"max-connections": PUBLISHER_CONNECTIONS_MAX, "max-channels": PUBLISHER_CHANNELS_MAX},
+            limits=_OF_OTHERS,
         ),
+        *_of_ingress(names.outside, names.lanes),
     )
 
 
@@ -156,6 +175,36 @@ def _of_gateway(gateway: str, *, is_system: bool) -> BrokerAccount:
             read=replies,
         ),
     )
+
+
+def _of_ingress(outside: Sequence[str], lanes: Sequence[str]) -> Iterator[BrokerAccount]:
+    """Those of the ingress, and of whom it serves."""
+    if not outside:
+        return
+    own = _one_of(map(ingress_name, outside))
+    yield BrokerAccount(
+        name=INGRESS,
+        whose="`coordinator ingress`: the exchanges and queues of outside accounts; their commands to the exchange for "
+        "everybody",
+        # It asks how long lanes' queues are: as for operators, that right alone takes nothing out of one.
+        rights=BrokerRights(
+            configure=f"^{own}$",
+            write=f"^({re.escape(WRITES_EXCHANGE)}|{own}|{_one_of(map(queue_name, lanes))})$",
+            read=f"^{own}$",
+        ),
+    )
+    for account in outside:
+        yield BrokerAccount(
+            name=account,
+            whose="an outside publisher: commands to an exchange of its own, which the ingress hands on, and outcomes "
+            "by direct reply-to",
+            rights=BrokerRights(write=_exactly(ingress_name(account))),
+            limits=_OF_OTHERS,
+        )
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return f"({'|'.join(map(re.escape, names))})"
 
 
 def _any(patterns: Iterable[str]) -> str:

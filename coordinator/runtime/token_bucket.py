@@ -1,5 +1,10 @@
 """A token bucket: so many requests at once, and so many a second after that. A pure value with a clock from outside."""
 
+from typing import Final
+
+BYTES_OF_A_REQUEST: Final = 4096
+"""So many bytes of a body count as one request more: reading them, to refuse them perhaps, costs less than a write."""
+
 
 class TokenBucket:
     """Holds at most `tokens_max`, begins full, and gets `per_s` more each second.

@@ -1,0 +1,1 @@
+"""The ingress: what outside accounts of RabbitMQ publish, handed on to lanes within their limits."""

@@ -1,0 +1,1 @@
+"""The queues of outside accounts, and how their messages go on to lanes."""
