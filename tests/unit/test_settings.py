@@ -217,7 +217,7 @@ def test_outside_accounts_are_names_each_once(monkeypatch: pytest.MonkeyPatch, n
 
 @pytest.mark.parametrize("named", ["x" * 101, ".a", "-a", "a*", "a#b", "é", "a\x00b", "a/b", "ok a:b"])
 def test_an_outside_account_that_cannot_be_one_is_named(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
-    with pytest.raises(ValueError, match="INGRESS_ACCOUNTS: '.*' is not the name of an account here"):
+    with pytest.raises(ValueError, match=r"INGRESS_ACCOUNTS: '.*' is not the name of an account here"):
         IngressSettings(accounts=named)
 
 
