@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 SERVERS ?= auto
 BROKER ?=
+OUTSIDE ?= partner
 PYTEST_ARGS ?=
 SEEDS ?= 10000
 FAULTS ?= 60
@@ -41,7 +42,7 @@ $(STAMP): pyproject.toml requirements-dev.lock
 install: $(STAMP) ## the virtual environment with everything in it
 
 run: $(STAMP) ## the whole system: servers, coordinators, gateways; Ctrl-C stops it (SERVERS=auto|docker|native BROKER=rabbitmq|redis)
-	@$(if $(BROKER),DEV_BROKER='$(BROKER)') exec $(BIN)/coordinator dev --servers $(SERVERS)
+	@$(if $(BROKER),DEV_BROKER='$(BROKER)') INGRESS_ACCOUNTS='$(OUTSIDE)' exec $(BIN)/coordinator dev --servers $(SERVERS)
 
 monolith: $(STAMP) ## the whole system in one process, without a server, on files; Ctrl-C stops it
 	@exec $(BIN)/coordinator dev $(COORDINATOR_APP)

@@ -25,6 +25,7 @@ _OPERATIONS_PORT = 8080
 _GATEWAY_PORT_FIRST = 8081
 _METRICS_PORT_FIRST = 9101
 _EFFECTS_PORT_FIRST = 9111
+_INGRESS_PORT = 9121
 PORT_MAX = 65535
 
 
@@ -77,6 +78,8 @@ class Plan(Struct, frozen=True):
     """Of which the accounts of its broker are made."""
     operations: PlannedPort
     broker_kind: BrokerKind = "rabbitmq"
+    ingress: PlannedPort | None = None
+    """None: it has no outside accounts."""
 
     @property
     def wanted(self) -> Wanted:
@@ -101,6 +104,8 @@ class Plan(Struct, frozen=True):
         yield from (service.gateway for service in self.services if service.gateway)
         yield from (service.metrics for service in self.services)
         yield from (service.effects for service in self.services if service.effects)
+        if self.ingress is not None:
+            yield self.ingress
         yield from (helper.port for helper in self.helpers)
 
 
@@ -165,7 +170,10 @@ def plan_of(known: Registry, settings: DevSettings, directory: Path, given: Mapp
             )
         )
     operations = _operations_port(_OPERATIONS_PORT, given, settings.host)
-    plan = Plan(tuple(services), broker_names(known), operations, settings.broker)
+    names = broker_names(known)
+    has_ingress = bool(names.outside) and settings.broker == "rabbitmq"
+    ingress = _port("ingress", _INGRESS_PORT, "the ingress", given) if has_ingress else None
+    plan = Plan(tuple(services), names, operations, settings.broker, ingress)
     _check_names(plan, _kept(declared.values()))
     return plan
 

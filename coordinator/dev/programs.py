@@ -16,7 +16,7 @@ from coordinator.dev.servers.process import Process
 from coordinator.lane.tenancy import PAUSED
 from coordinator.runtime.loading import FILE
 from coordinator.service.lane_names import settings_prefix
-from coordinator.transports.rabbitmq.rights import OPERATOR, effects_account, gateway_account, lane_account
+from coordinator.transports.rabbitmq.rights import INGRESS, OPERATOR, effects_account, gateway_account, lane_account
 
 REFUSED = "exit status 2"
 """The exit status of a program of ours with a wrong configuration."""
@@ -150,6 +150,23 @@ def effect_workers(services: Sequence[PlannedService], logs: Path) -> list[Progr
         )
         for service in services
         if service.effects is not None
+    ]
+
+
+def ingresses(port: PlannedPort | None, logs: Path) -> list[Program]:
+    """The ingress, where there are outside accounts."""
+    if port is None:
+        return []
+    return [
+        Program(
+            "ingress",
+            [*_COORDINATOR, "ingress", "--metrics-port", str(port.number)],
+            base_url=port.url,
+            shown_path="/metrics",
+            log_path=logs / "ingress.log",
+            stop_timeout_s=_COORDINATOR_STOP_TIMEOUT_S,
+            account=INGRESS,
+        )
     ]
 
 

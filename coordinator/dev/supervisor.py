@@ -93,6 +93,7 @@ class Supervisor:
         self._helpers = helpers.programs(plan.helpers, workspace.logs)
         self._coordinators = programs.coordinators(plan.services, workspace.logs)
         self._workers = programs.effect_workers(plan.services, workspace.logs)
+        self._ingresses = programs.ingresses(plan.ingress, workspace.logs)
         self._gateways = programs.gateways(plan.services, workspace.logs)
         self._operations = programs.operations(plan.services, plan.operations, workspace.logs)
         self._watched: list[Member] = []
@@ -125,6 +126,8 @@ class Supervisor:
         # Lanes believe who asks, since a gateway says it.
         gateways = " ".join(self._plan.broker.gateway_accounts)
         others |= {APP_SETTING: os.environ.get(APP_SETTING, ""), "LANE_GATEWAY_ACCOUNTS": gateways}
+        if self._plan.broker.outside:
+            others["INGRESS_ACCOUNTS"] = " ".join(self._plan.broker.outside)
         with self._workspace.used():
             others |= helpers.kept_environment(self._plan.secrets, self._workspace.directory, os.environ)
         key = development_key(registry().services, self._workspace)
@@ -140,7 +143,8 @@ class Supervisor:
         if key is not None:
             key.give_to({name: migrating[f"{settings_prefix(name)}DATABASE_URL"] for name in registry().names})
         started = time.monotonic()
-        members = [*self._helpers, *self._coordinators, *self._workers, *self._gateways, self._operations]
+        inner = [*self._helpers, *self._coordinators, *self._workers]
+        members = [*inner, *self._ingresses, *self._gateways, self._operations]
         own = {program.name: self._servers.environment(program.account or OPERATOR) for program in members}
         addresses = set(BROKER_SETTINGS).union(*own.values(), self._servers.migration_environment())
         for program in members:
@@ -160,7 +164,7 @@ class Supervisor:
             for command in unhandled_commands(service):
                 say(f"note: {command.type} has no handler: {how_to_handle(service, command)}")
         say(f"  {self._operations.name:<20} {page_of(self._operations.shown_url, key)}")
-        for program in (*self._gateways, *self._coordinators, *self._workers, *self._helpers):
+        for program in (*self._gateways, *self._coordinators, *self._workers, *self._ingresses, *self._helpers):
             say(f"  {program.name:<20} {program.shown_url}")
         if key is not None:
             say(f"callers need a key, since rules ask who they are: Authorization: Bearer {key.text}")
@@ -278,7 +282,7 @@ class Supervisor:
         report("stopped", time.monotonic() - started)
 
     def _stop_in_order(self) -> None:
-        _stop_all([*self._gateways, self._operations])
+        _stop_all([*self._gateways, *self._ingresses, self._operations])
         _stop_all(self._workers)
         _stop_all(self._coordinators)
         _stop_all(self._helpers)
@@ -286,7 +290,8 @@ class Supervisor:
             self._servers.stop()
 
     def _kill(self) -> None:
-        for program in (self._operations, *self._gateways, *self._workers, *self._coordinators, *self._helpers):
+        outer = (self._operations, *self._gateways, *self._ingresses)
+        for program in (*outer, *self._workers, *self._coordinators, *self._helpers):
             program.kill()
         if self._servers is not None:
             self._servers.kill()

@@ -80,8 +80,8 @@ def rows(system: System, statement: str) -> list[Any]:
         engine.dispose()
 
 
-def is_longer(published: list[str], than: int) -> bool:
-    return len(published) > than
+def are_settled(system: System, count: int) -> bool:
+    return int(rows(system, "SELECT count(*) FROM command_log")[0][0]) >= count
 
 
 def ready(system: System) -> Any:
@@ -133,26 +133,19 @@ def test_order_and_once_through_crashes_of_the_ingress(system: System) -> None:
     system.start_coordinator("users")
     # The second stands by, and has the queue once the first is gone.
     running = [system.start_ingress(INGRESS_ACCOUNT_RATE_MAX="0") for _ in range(2)]
-    count = 600
-    ids = [str(uuid4()) for _ in range(count)]
-    published: list[str] = []
-
-    def publish_all() -> None:
-        with publishing(system, "partner") as channel:
-            for number, command_id in enumerate(ids):
-                body = b'{"name": "%d", "email": "%d@example.org"}' % (number, number)
-                publish(channel, "partner", named(message_id=command_id), body)
-                published.append(command_id)
-
-    thread = threading.Thread(target=publish_all)
-    thread.start()
-    for kill_at in (100, 250, 400):
-        wait_until(partial(is_longer, published, kill_at), "so many are published")
+    ids = [str(uuid4()) for _ in range(1000)]
+    url = as_account(system.environment["AMQP_URL"], "partner")
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        for number, command_id in enumerate(ids):
+            body = b'{"name": "%d", "email": "%d@example.org"}' % (number, number)
+            publish(channel, "partner", named(message_id=command_id), body)
+    for kill_at in (50, 300, 600):
+        wait_until(partial(are_settled, system, kill_at), "so many are settled", timeout_s=60)
         running.pop(0).kill()
         running.append(system.start_ingress(INGRESS_ACCOUNT_RATE_MAX="0"))
-    thread.join(60)
-    assert len(published) == count
-    wait_until(lambda: rows(system, "SELECT count(*) FROM command_log")[0][0] >= count, "all are settled", timeout_s=60)
+    assert not are_settled(system, len(ids)), "all were settled before the last crash"
+    wait_until(partial(are_settled, system, len(ids)), "all are settled", timeout_s=60)
     log = rows(system, "SELECT command_id, status FROM command_log ORDER BY sequence")
     assert [(str(command_id), status) for command_id, status in log] == [(each, "applied") for each in ids]
 
@@ -291,7 +284,7 @@ def test_a_key_that_is_no_lane_s_holds_up_nobody_but_its_account(system: System)
 def test_a_lane_that_is_missing_or_busy_waits_in_words_and_the_other_account_goes_on(system: System) -> None:
     system.prepare("users", "payments")
     users = system.start_coordinator("users")
-    system.start_ingress(INGRESS_LANE_READY_MAX="50", INGRESS_QUEUE_MESSAGES_MAX="300")
+    ingress = system.start_ingress(INGRESS_LANE_READY_MAX="50", INGRESS_QUEUE_MESSAGES_MAX="300")
     with publishing(system, "partner") as channel:
         publish(channel, "partner", named(type="payments.none"), b"{}", "payments")
     wait_until(lambda: "payments" in (ready(system)["ingress"]["partner"]["reason"] or ""), "payments has no queue")
@@ -306,8 +299,11 @@ def test_a_lane_that_is_missing_or_busy_waits_in_words_and_the_other_account_goe
         waiting = channel.queue_declare(queue_name("users"), passive=True).method.message_count
     assert 50 <= waiting < 250, waiting
     assert 300 <= len(ids) < 800
+    # Nor does it lose what waits when it dies.
+    ingress.kill()
+    system.start_ingress(INGRESS_LANE_READY_MAX="50", INGRESS_QUEUE_MESSAGES_MAX="300")
     system.start_coordinator("users")
-    wait_until(lambda: len(rows(system, "SELECT 1 FROM command_log")) >= len(ids) + 1, "all go on", timeout_s=60)
+    wait_until(partial(are_settled, system, len(ids) + 1), "all go on", timeout_s=60)
     settled = [str(each) for (each,) in rows(system, "SELECT command_id FROM command_log ORDER BY sequence")]
     assert [each for each in settled if each in set(ids)] == ids
 
@@ -325,7 +321,7 @@ def test_a_queue_has_so_many_bytes_and_a_process_so_many_messages(system: System
         assert channel.queue_declare(queue, passive=True).method.message_count == len(taken) - 10
     # Its lane has never run: nothing is lost until it does.
     system.start_coordinator("users")
-    wait_until(lambda: len(rows(system, "SELECT 1 FROM command_log")) >= len(taken), "all go on")
+    wait_until(partial(are_settled, system, len(taken)), "all go on")
     assert [str(each) for (each,) in rows(system, "SELECT command_id FROM command_log ORDER BY sequence")] == taken
 
 

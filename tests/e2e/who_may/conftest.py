@@ -14,6 +14,8 @@ from tests.support.system import System
 
 LANES: Final = ("users", "items", "payments")
 ACCOUNTS: Final = {
+    "outside": "partner",
+    "ingress": "ingress",
     "public": "public",
     "gateway": "users_gateway",
     "webhooks": "payments_gateway",
@@ -53,7 +55,7 @@ def running(
     try:
         system.prepare(*LANES)
         system.start_sandbox()
-        believed = " ".join(f"{lane}_gateway" for lane in LANES)
+        believed = " ".join((*(f"{lane}_gateway" for lane in LANES), "ingress"))
         for lane in LANES:
             told = {"LANE_REPLY_QUEUES": "administrator=administrator.told"}
             system.launch_coordinator(lane, {"LANE_GATEWAY_ACCOUNTS": believed} | told)
