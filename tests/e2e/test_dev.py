@@ -26,8 +26,18 @@ ROOT = Path(__file__).parents[2]
 APP = "tests.support.shop:APP"
 PORTS = {
     f"DEV_{name}_PORT": str(free_port())
-    for name in ("AMQP", "AMQP_DIST", "EPMD", "POSTGRESQL", "ORDERS", "ORDERS_METRICS", "CARRIER", "OPERATIONS")
-}
+    for name in (
+        "AMQP",
+        "AMQP_DIST",
+        "EPMD",
+        "POSTGRESQL",
+        "ORDERS",
+        "ORDERS_METRICS",
+        "CARRIER",
+        "OPERATIONS",
+        "INGRESS",
+    )
+} | {"INGRESS_ACCOUNTS": "partner"}
 PLACED = 3
 
 
@@ -96,6 +106,7 @@ def test_somebody_else_s_service_comes_up_with_what_it_declares_and_nothing_else
         "operations",
         "gateway-orders",
         "coordinator-orders",
+        "ingress",
         "carrier",
     ]
     assert settings.pop("CARRIER_KEY") == (directory / "carrier-key").read_text()
@@ -103,7 +114,8 @@ def test_somebody_else_s_service_comes_up_with_what_it_declares_and_nothing_else
     postgresql = f"127.0.0.1:{PORTS['DEV_POSTGRESQL_PORT']}/orders"
     assert settings == {
         "AMQP_URL": f"amqp://operator:operator@127.0.0.1:{PORTS['DEV_AMQP_PORT']}/%2F",
-        "LANE_GATEWAY_ACCOUNTS": "orders_gateway",
+        "INGRESS_ACCOUNTS": "partner",
+        "LANE_GATEWAY_ACCOUNTS": "orders_gateway ingress",
         "ORDERS_DATABASE_URL": f"postgresql://orders_lane:orders_lane@{postgresql}",
         "ORDERS_MIGRATION_URL": f"postgresql://coordinator:{password.read_text()}@{postgresql}",
         "ORDERS_READER_URL": f"postgresql://orders_reader:orders_reader@{postgresql}",

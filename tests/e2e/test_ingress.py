@@ -308,6 +308,23 @@ def test_a_lane_that_is_missing_or_busy_waits_in_words_and_the_other_account_goe
     assert [each for each in settled if each in set(ids)] == ids
 
 
+def test_a_lane_s_queue_that_is_full_gets_all_in_order_later(system: System) -> None:
+    system.prepare("users")
+    system.start_coordinator("users", AMQP_QUEUE_BYTES_MAX="1048576").kill()
+    system.start_ingress(INGRESS_LANE_READY_MAX="10000", INGRESS_ACCOUNT_RATE_MAX="0")
+    ids = [str(uuid4()) for _ in range(120)]
+    with publishing(system, "partner") as channel:
+        for number, command_id in enumerate(ids):
+            # Some fit where others do not.
+            body = b"{%s}" % (b" " * (40_000 if number % 2 else 100))
+            publish(channel, "partner", named(message_id=command_id, type="users.none"), body)
+    wait_until(lambda: "is full" in (ready(system)["ingress"]["partner"]["reason"] or ""), "it is full", timeout_s=60)
+    assert metric(system, 'coordinator_ingress_held{account="partner",cause="lane_full"} 1.0')
+    system.start_coordinator("users", AMQP_QUEUE_BYTES_MAX="1048576")
+    wait_until(partial(are_settled, system, len(ids)), "all go on", timeout_s=60)
+    assert [str(each) for (each,) in rows(system, "SELECT command_id FROM command_log ORDER BY sequence")] == ids
+
+
 def test_a_queue_has_so_many_bytes_and_a_process_so_many_messages(system: System) -> None:
     system.prepare("users", "payments")
     # It declares the exchanges, and users has no queue yet.
