@@ -37,6 +37,7 @@ from coordinator.runtime.settings import (
     DatabaseSettings,
     EffectSettings,
     GatewaySettings,
+    IngressSettings,
     LaneSettings,
     ReaderSettings,
     TelemetrySettings,
@@ -57,7 +58,8 @@ COORDINATORS = tuple(f"{name}-coordinator" for name in NAMES)
 GATEWAYS = tuple(f"{name}-gateway" for name in NAMES)
 WORKERS = tuple(f"{service.name}-effects" for service in registry().services if service.effects is not None)
 ONCE = ("migrate", "database-accounts")
-OURS = (*ONCE, *COORDINATORS, *WORKERS, *GATEWAYS)
+INGRESS = "ingress"
+OURS = (*ONCE, *COORDINATORS, *WORKERS, INGRESS, *GATEWAYS)
 OF_OUR_IMAGE = (*OURS, "operations", "operator", "sandbox")
 PER_SERVICE = {f"{name.upper()}_{field.upper()}" for name in NAMES for field in DatabaseSettings.model_fields}
 
@@ -66,6 +68,15 @@ TEXT = COMPOSE_FILE.read_text()
 WRITTEN: dict[str, Any] = yaml.safe_load(TEXT)
 COMPOSE: dict[str, Any] = interpolated(WRITTEN)
 COMPOSE_SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OUTSIDE = "partner"
+
+
+@pytest.fixture(autouse=True)
+def _outside_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of compose.yaml."""
+    monkeypatch.setenv("INGRESS_ACCOUNTS", OUTSIDE)
+
+
 OPERATING = (ROOT / "docs" / "OPERATING.md").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
@@ -107,6 +118,7 @@ def test_every_variable_that_is_passed_is_a_setting(name: str) -> None:
         "accounts": common,
         "coordinator": common | settings_of(BrokerSettings) | settings_of(LaneSettings),
         "effects": common | settings_of(BrokerSettings) | settings_of(EffectSettings) | settings_of(StripeSettings),
+        "ingress": common | settings_of(BrokerSettings) | settings_of(IngressSettings),
         "gateway": common
         | settings_of(BrokerSettings)
         | settings_of(GatewaySettings)
@@ -125,6 +137,8 @@ def test_every_setting_that_a_process_needs_is_passed_and_taken(name: str, monke
             assert load(StripeSettings).api_key is not None
         elif name in GATEWAYS:
             assert load(ReaderSettings, prefix=f"{service.upper()}_").url(service)
+        elif name == INGRESS:
+            assert load(IngressSettings).named == (OUTSIDE,)
         else:
             database = load(DatabaseSettings, prefix=f"{service.upper()}_")
             assert database.reader_url is not None or name in COORDINATORS
@@ -136,7 +150,7 @@ def test_every_setting_that_a_process_needs_is_passed_and_taken(name: str, monke
 
 
 def test_what_another_container_serves_is_not_left_at_its_default_address() -> None:
-    for name in (*COORDINATORS, *WORKERS, *GATEWAYS):
+    for name in (*COORDINATORS, *WORKERS, INGRESS, *GATEWAYS):
         assert "AMQP_URL" in COMPOSE_SERVICES[name]["environment"]
     for name in ("items-coordinator", "items-gateway"):
         assert "REDIS_URL" in COMPOSE_SERVICES[name]["environment"]
@@ -261,7 +275,8 @@ def test_every_process_has_its_own_account_of_the_broker_with_the_rights_that_th
         service, _, kind = name.partition("-")
         assert address.username == (f"{service}_{kinds[kind]}" if kind else name)
         assert address.password == by_name[address.username]["password"]
-    assert {address.username for address in given.values()} == {each.name for each in accounts} - {OPERATOR, PUBLISHER}
+    others = {OPERATOR, PUBLISHER, OUTSIDE}
+    assert {address.username for address in given.values()} == {each.name for each in accounts} - others
     assert urlsplit(COMPOSE_SERVICES["operator"]["environment"]["AMQP_URL"]).username == OPERATOR
     believed = {COMPOSE_SERVICES[name]["environment"]["LANE_GATEWAY_ACCOUNTS"] for name in COORDINATORS}
     assert believed == {" ".join(broker_names(registry()).gateway_accounts)}
@@ -313,7 +328,7 @@ def test_the_proxy_has_the_port_of_every_gateway() -> None:
     assert slowest_s > GatewaySettings.model_fields["wait_s"].default + STOP_MARGIN_S
 
 
-@pytest.mark.parametrize("name", [*COORDINATORS, *WORKERS, *GATEWAYS])
+@pytest.mark.parametrize("name", [*COORDINATORS, *WORKERS, INGRESS, *GATEWAYS])
 def test_what_is_scaled_publishes_no_port_and_has_no_fixed_name(name: str) -> None:
     assert not {"ports", "container_name", "hostname"} & set(COMPOSE_SERVICES[name])
 
@@ -335,7 +350,7 @@ def test_commands_are_taken_by_the_command_lines(name: str) -> None:
         command = cli.get_command(click.Context(cli), first)
         assert command is not None
         command.make_context(name, list(rest))
-        assert name in ONCE or rest[0] == name.partition("-")[0]
+        assert name in (*ONCE, INGRESS) or rest[0] == name.partition("-")[0]
 
 
 @pytest.mark.parametrize("name", sorted(set(COMPOSE_SERVICES) - {*ONCE, "operator"}))
@@ -355,7 +370,7 @@ def test_every_service_has_a_health_check_that_speaks_to_it(name: str) -> None:
     assert asked.get(name, "/readyz") in " ".join(health["test"])
 
 
-@pytest.mark.parametrize("name", [*COORDINATORS, *WORKERS, *GATEWAYS])
+@pytest.mark.parametrize("name", [*COORDINATORS, *WORKERS, INGRESS, *GATEWAYS])
 def test_health_checks_ask_the_port_that_the_process_listens_on(name: str) -> None:
     service = COMPOSE_SERVICES[name]
     option = "--port" if name in GATEWAYS else "--metrics-port"
@@ -434,7 +449,7 @@ def test_the_operator_has_every_address_and_waits_for_nothing() -> None:
     operator = COMPOSE_SERVICES["operator"]
     elsewhere = {
         setting: value
-        for name in (*COORDINATORS, *WORKERS)
+        for name in (*COORDINATORS, *WORKERS, INGRESS)
         for setting, value in COMPOSE_SERVICES[name]["environment"].items()
     } | dict(COMPOSE_SERVICES["migrate"]["environment"])
     elsewhere.pop("TELEMETRY_METRICS_HOST")
@@ -491,7 +506,7 @@ def test_images_are_pinned_to_versions_that_are_known_to_be_right() -> None:
 
 def test_one_service_builds_the_image_and_the_others_wait_for_it() -> None:
     assert [name for name in OURS if "build" in COMPOSE_SERVICES[name]] == ["migrate"]
-    for name in (*COORDINATORS, *WORKERS, *GATEWAYS):
+    for name in (*COORDINATORS, *WORKERS, INGRESS, *GATEWAYS):
         assert COMPOSE_SERVICES[name]["pull_policy"] == "never"
         assert "database-accounts" in COMPOSE_SERVICES[name]["depends_on"]
     assert "migrate" in COMPOSE_SERVICES["database-accounts"]["depends_on"]

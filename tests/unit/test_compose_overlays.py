@@ -20,6 +20,7 @@ from tests.unit.test_compose import (
     COMPOSE_SERVICES,
     COORDINATORS,
     GATEWAYS,
+    INGRESS,
     NAMES,
     OF_OUR_IMAGE,
     ROOT,
@@ -123,7 +124,7 @@ def test_a_changed_configuration_makes_new_nodes() -> None:
 
 
 def test_two_of_each_process_run() -> None:
-    for name in (*COORDINATORS, *WORKERS, *GATEWAYS):
+    for name in (*COORDINATORS, *WORKERS, INGRESS, *GATEWAYS):
         assert CLUSTER["services"][name]["deploy"]["replicas"] == 2, name
         assert CLUSTER["services"][name]["deploy"]["resources"] == COMPOSE_SERVICES[name]["deploy"]["resources"]
 
@@ -174,7 +175,8 @@ def test_who_writes_finds_the_server_that_takes_it_and_who_reads_the_standby_fir
 def test_with_redis_nobody_has_anything_of_rabbitmq() -> None:
     assert "rabbitmq" not in REDIS["services"]
     assert "5672" not in json.dumps(REDIS["services"])
-    for name in CONNECTED:
+    assert INGRESS not in REDIS["services"]
+    for name in set(CONNECTED) - {INGRESS}:
         environment = environment_of(REDIS, name)
         assert "AMQP_URL" not in environment
         address = parse_address(environment["BROKER_URL"])
