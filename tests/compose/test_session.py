@@ -13,7 +13,12 @@ from tests.compose.user import User
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all of it to be built and healthy
 
 LANES = ["users", "items", "payments"]
-OURS = [*(f"{lane}-{kind}" for lane in LANES for kind in ("coordinator", "gateway")), "payments-effects", "ingress", "sandbox"]
+OURS = [
+    *(f"{lane}-{kind}" for lane in LANES for kind in ("coordinator", "gateway")),
+    "payments-effects",
+    "ingress",
+    "sandbox",
+]
 
 
 @pytest.fixture
