@@ -88,6 +88,12 @@ class Plan(Struct, frozen=True):
         return _wanted(declared, self.broker, self.broker_kind)
 
     @property
+    def account_settings(self) -> dict[str, str]:
+        """What the processes are told of the broker's accounts: lanes believe who asks, since a gateway says it."""
+        outside = {"INGRESS_ACCOUNTS": " ".join(self.broker.outside)} if self.broker.outside else {}
+        return {"LANE_GATEWAY_ACCOUNTS": " ".join(self.broker.gateway_accounts)} | outside
+
+    @property
     def helpers(self) -> tuple[PlannedHelper, ...]:
         """The helpers of all services that are wanted."""
         return tuple(helper for service in self.services for helper in service.helpers)

@@ -123,11 +123,7 @@ class Supervisor:
         for note in self._servers.notes:
             say(f"note: {note}")
         others = helpers.environment(self._plan.helpers)
-        # Lanes believe who asks, since a gateway says it.
-        gateways = " ".join(self._plan.broker.gateway_accounts)
-        others |= {APP_SETTING: os.environ.get(APP_SETTING, ""), "LANE_GATEWAY_ACCOUNTS": gateways}
-        if self._plan.broker.outside:
-            others["INGRESS_ACCOUNTS"] = " ".join(self._plan.broker.outside)
+        others |= {APP_SETTING: os.environ.get(APP_SETTING, "")} | self._plan.account_settings
         with self._workspace.used():
             others |= helpers.kept_environment(self._plan.secrets, self._workspace.directory, os.environ)
         key = development_key(registry().services, self._workspace)
