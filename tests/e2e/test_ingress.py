@@ -342,6 +342,26 @@ def test_a_queue_has_so_many_bytes_and_a_process_so_many_messages(system: System
     assert [str(each) for (each,) in rows(system, "SELECT command_id FROM command_log ORDER BY sequence")] == taken
 
 
+def test_an_exchange_or_a_queue_that_somebody_deletes_is_there_again(system: System) -> None:
+    system.prepare("users")
+    system.start_coordinator("users")
+    system.start_ingress()
+
+    def is_taken() -> bool:
+        try:
+            with publishing(system, "partner") as channel:
+                publish(channel, "partner", named(type="users.none"), b"{}")
+        except (ChannelClosedByBroker, UnroutableError):
+            return False
+        return True
+
+    for number, delete in enumerate(("exchange_delete", "queue_delete"), 1):
+        with system.broker() as channel:
+            getattr(channel, delete)(ingress_name("partner"))
+        wait_until(is_taken, f"after {delete} it takes commands again")
+        wait_until(partial(are_settled, system, number), "they go on")
+
+
 def test_an_account_has_so_many_a_second_and_the_other_its_own(system: System) -> None:
     system.prepare("users")
     system.start_coordinator("users")
