@@ -63,7 +63,8 @@ def test_processes_expose_exactly_what_operating_lists(system: System) -> None:
     coordinator, coordinator_url = system.launch_coordinator("items", {})
     gateways = [system.launch_gateway(service, {}) for service in services]
     system.start_effects("payments")
-    urls = [coordinator_url, *(url for _, url in gateways)]
+    system.start_ingress()
+    urls = [coordinator_url, f"{system.urls['ingress']}/readyz", *(url for _, url in gateways)]
     for process, url in [(coordinator, coordinator_url), *gateways]:
         wait_ready(url, process)
     effects_url = next(url for name, (_, _, url) in system._starts.items() if name.startswith("effects-"))

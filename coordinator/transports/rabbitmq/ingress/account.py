@@ -91,6 +91,8 @@ class IngressAccount:
         self._carrying = Carrying(account, user, app_id(name))
         self._pace = Pace(settings)
         self._stop = asyncio.Event()
+        # A counter that begins with its first message has not grown, for whoever is to be alarmed by it.
+        UNREADABLE.labels(account)
         self._connection: AmqpConnection | None = None
         self._channel: AmqpChannel | None = None
         self._acknowledgements: Acknowledgements | None = None
