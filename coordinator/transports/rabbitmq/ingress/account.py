@@ -231,6 +231,7 @@ class IngressAccount:
             hold = await self._hold_before(looks, message.lane) or await self._published(message, properties)
             if hold is None:
                 HANDED_ON.labels(self.account, message.lane).inc()
+                looks.note_sent(message.lane)
                 self.holds.end()
                 return True
             if hold.cause == "refused" and is_its_own:

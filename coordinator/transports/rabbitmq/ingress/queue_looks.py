@@ -36,6 +36,12 @@ class QueueLooks:
             self._known[lane] = (time.monotonic() + pause_s, looked)
         return looked
 
+    def note_sent(self, lane: str) -> None:
+        """One more message is in the queue than was seen there: many go on between two looks."""
+        until_s, looked = self._known.get(lane, (float("-inf"), None))
+        if isinstance(looked, int):
+            self._known[lane] = (until_s, looked + 1)
+
     async def _look(self, lane: str) -> Looked:
         try:
             if self._channel is None or not self._channel.raw.is_open:
