@@ -179,10 +179,16 @@ def test_another_database_is_accepted_though_it_has_come_further(
         answered = CliRunner().invoke(cli, [*nothing, *options], env=environment)
     assert (answered.exit_code, answered.stderr) == (0, "")
     assert answered.stdout == "users may go on in this database: what only the other one has is given up\n"
-    # Whoever gave up `own` knew of 9 in it, and not of 10.
-    keep(monkeypatch, Mark(sequence=10, lineage="own"))
-    more = ("accept-loss", "users", "--at", "12", "--up-to", "10")
-    assert CliRunner().invoke(cli, more, env=environment).exit_code == 0
+    # The database had come to 12 then: `own` is given up to there, too, and not to 13.
+    with closing(open_store(database, service)) as store:
+        begun = store.current()
+        assert begun is not None
+        transaction = store.begin()
+        transaction.commit(begun, 15, Changes([], [], []))
+    for sequence, exit_code in ((12, 1), (13, 0)):
+        keep(monkeypatch, Mark(sequence=sequence, lineage="own"))
+        more = ("accept-loss", "users", "--at", "15", "--up-to", str(sequence))
+        assert CliRunner().invoke(cli, more, env=environment).exit_code == exit_code
 
 
 def gone_on(database: str, service: Service, count: int) -> list[LogEntry]:
