@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from coordinator.lane.basis import Blocked
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.stores.lane_tables import COUNTS, Series
-from coordinator.stores.lineages import SUPERSEDED_CHARACTERS_MAX, is_other
+from coordinator.stores.lineages import SUPERSEDED_CHARACTERS_MAX, given_up_to, is_other
 from coordinator.stores.port import Lease, StoreUnavailable
 
 SERIES_MAX = 1_000
@@ -135,13 +135,9 @@ class HighWater:
 
     def learn(self, mark: Mark) -> None:
         """Take in the mark of another process of the lane. If it is of another history, that one counts: it is of
-        whoever had the lane last. One that was given up for its own is of before: a later one was not kept."""
-        is_given_up = (
-            self.lineage is not None
-            and self.lineage != mark.lineage
-            and not is_other(self.lineage, self._supersedes, mark.lineage)
-        )
-        if mark.sequence and mark.lineage is not None and not is_given_up:
+        whoever had the lane last. One that was given up for its own, as far as it knows, is of before: a later one was
+        not kept."""
+        if mark.sequence and mark.lineage is not None and not self._has_given_up(mark):
             # Whoever accepted that ours is given up went above all that he knew, and may not have known all of it.
             if is_other(mark.lineage, mark.supersedes, self.lineage):
                 self.sequence = self._ids_known_to = 0
@@ -159,6 +155,16 @@ class HighWater:
         self._is_partial = self._is_partial or mark.is_partial
         for name, value in mark.series.items():
             self._count(name, value)
+
+    def _has_given_up(self, mark: Mark) -> bool:
+        """Whether the lineage of a mark was given up for its own, and with it all that the mark knows of."""
+        if self.lineage is None or self.lineage == mark.lineage:
+            return False
+        up_to = given_up_to(self.lineage, self._supersedes, mark.lineage)
+        if up_to is None:
+            return not is_other(self.lineage, self._supersedes, mark.lineage)
+        # Else it has worked in a copy, and the mark is of the lane's own database.
+        return mark.sequence <= up_to
 
     def _learn_last(self, last: tuple[int, str]) -> None:
         if last == self._last:

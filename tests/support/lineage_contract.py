@@ -139,6 +139,25 @@ class LineageContract:
         assert isinstance(looked, Suspension)
         assert looked.is_blocked
 
+    def test_so_does_one_in_a_copy_in_which_less_was_accepted_as_lost(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        before = _lease(self._ahead(open_store)).lineage
+        accept_loss(2, 5, before)
+        accepted = Mark(sequence=5, epoch=1, lineage=before)
+        lane = LaneUnderTest(open_store(), "there")
+        lane.lane.learn(accepted)
+        lane.do(*(Deposit(id=1, amount=5) for _ in range(4)))
+        lane.lane.learn(accepted)
+        assert lane.lane.is_current()
+        known = Mark(sequence=8, epoch=_lease(lane).epoch, series={"accounts": 7}, lineage=before)
+        lane.lane.learn(known)
+        assert not lane.lane.is_current()
+        assert f"for which lineage {before} was given up up to 5, and 8 was acknowledged in that" in _refused(lane)
+        assert lane.lane.mark() == known
+        assert accept_loss(9, 8, before) == 9
+        assert [outcome.sequence for outcome in lane.do(Deposit(id=1, amount=5))] == [10]
+
     def test_a_standby_says_so_and_what_it_saw_there_is_not_the_lanes(self, open_store: OpenStore) -> None:
         lane = self._ahead(open_store)
         assert lane.lane.look() is None

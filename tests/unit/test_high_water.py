@@ -28,3 +28,10 @@ def test_who_accepts_a_loss_gives_up_no_more_than_he_knew() -> None:
 def test_a_mark_of_another_history_counts_alone() -> None:
     other = Mark(3, 2, {"users": 5}, lineage="other")
     assert knowing(ALONE, other).mark() == other
+
+
+def test_a_mark_of_more_than_was_given_up_for_its_own_is_of_another_history() -> None:
+    in_a_copy = Mark(9, 4, {"users": 20}, lineage="second", supersedes="first +3")
+    assert knowing(in_a_copy, ALONE).mark() == Mark(4, 4, {"users": 7}, lineage="first")
+    of_before = Mark(3, 1, {"users": 5}, lineage="first")
+    assert knowing(in_a_copy, of_before).mark() == in_a_copy
