@@ -31,6 +31,10 @@ class HandedOver(BrokerUnavailable):
     """A consumer has ended its connection, so that another one gets its lane: nothing is wrong with the broker."""
 
 
+class NotDeclaredYet(BrokerUnavailable):
+    """The broker runs, and lacks what a coordinator declares: others cannot do without it, and may not make it."""
+
+
 class BrokerRefuses(ConfigurationError):
     """The broker runs, and refuses the account of this process, or a right of it. `words` say it for anybody."""
 
@@ -99,11 +103,11 @@ class Reconnecting:
             if up_s is not None:
                 self._note_end(is_steady=up_s >= STEADY_S)
             self.ended = reason
-            is_refused = isinstance(reason, ConfigurationError)
             if isinstance(reason, HandedOver):
                 self.reason = str(reason)
             else:
-                self._log_loss(f"{reason}{'' if self._was_connected else self._default}", up_s, is_refused=is_refused)
+                default = "" if self._was_connected else self._default
+                self._log_loss(f"{reason}{default}", up_s, _what_to_check(reason))
             # Processes must not all connect at once when a broker comes back.
             await asyncio.sleep(self._delay_s * (0.5 + 0.5 * self._chance()))
             self._delay_s = min(self._delay_s * 2, max(self._delay_s, self._settings.reconnect_delay_s_max))
@@ -131,7 +135,7 @@ class Reconnecting:
             self._delay_s = self._settings.reconnect_delay_s
         self._was_steady = is_steady
 
-    def _log_loss(self, reason: str, up_s: float | None, *, is_refused: bool) -> None:
+    def _log_loss(self, reason: str, up_s: float | None, what_to_do: str) -> None:
         """Log a change at once, and a lasting state once a minute. `up_s` is how long it was connected; None: never."""
         self.reason = reason
         self._failures += 1
@@ -146,11 +150,16 @@ class Reconnecting:
         if up_s is not None:
             log.warning("broker_connection_lost", **about)
         else:
-            log.warning("broker_unavailable", what_to_do=_what_to_check(is_refused=is_refused), **about)
+            log.warning("broker_unavailable", what_to_do=what_to_do, **about)
 
 
-def _what_to_check(*, is_refused: bool) -> str:
-    if is_refused:
+def _what_to_check(reason: Exception) -> str:
+    if isinstance(reason, NotDeclaredYet):
+        return (
+            "start a coordinator, of any lane: it declares what is missing, and this process goes on by itself; where "
+            f"one runs, see that {broker_setting()} of both names the same broker and vhost"
+        )
+    if isinstance(reason, ConfigurationError):
         return (
             "the broker runs, and refuses the login or a right, as the error tells: give that back there; or set the "
             f"new password in {broker_setting()}, and start this process again, since it reads that once"

@@ -391,9 +391,12 @@ async def test_an_exchange_that_is_not_there_yet_is_waited_for_and_said(
             confirm(stream, channel, tag, message)
 
     broker.on_published = on_published
-    async with publishing(settings, "writes") as publisher:
-        assert broker.made >= 3
-        assert await published(publisher, b"1") == [None]
+    with capture_logs() as lines:
+        async with publishing(settings, "writes") as publisher:
+            assert broker.made >= 3
+            assert await published(publisher, b"1") == [None]
+    (line,) = [line for line in lines if line["event"] == "broker_unavailable"]
+    assert line["what_to_do"].startswith("start a coordinator"), "not the broker, which runs"
 
 
 async def test_a_command_whose_exchange_vanishes_is_answered_at_once_with_the_reason(

@@ -11,7 +11,7 @@ from coordinator.runtime.settings import broker_setting
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.rabbitmq.driver_arguments import broker_address
 from coordinator.transports.rabbitmq.pika_connection import ANSWERED_WITH_TLS
-from coordinator.transports.reconnecting import BrokerRefuses
+from coordinator.transports.reconnecting import BrokerRefuses, NotDeclaredYet
 
 ACCESS_REFUSED: Final = 403
 NOT_FOUND: Final = 404
@@ -68,6 +68,10 @@ class ClosedByBroker(BrokerUnavailable):
         self.exchange = named[2] if named is not None and named[1] == "exchange" else None
 
 
+class ExchangeMissing(ClosedByBroker, NotDeclaredYet):
+    """There is no such exchange: coordinators make all of them."""
+
+
 def channel_closed(
     parameters: pika.ConnectionParameters, error: ChannelClosedByBroker, channel_number: int
 ) -> BrokerUnavailable:
@@ -95,7 +99,10 @@ def refused(parameters: pika.ConnectionParameters, error: ChannelClosedByBroker,
         )
     if code in (PRECONDITION_FAILED, NOT_IMPLEMENTED):
         return ConfigurationError(f"{where} refuses {method}: {text}")
-    return ClosedByBroker(f"{where} refuses {method}: {text} ({code})", code, text)
+    closed = ClosedByBroker(f"{where} refuses {method}: {text} ({code})", code, text)
+    if code == NOT_FOUND and closed.exchange is not None:
+        return ExchangeMissing(str(closed), code, text)
+    return closed
 
 
 def not_connected(  # noqa: PLR0911  # one return for each kind
