@@ -34,6 +34,8 @@ class _Guarded(Struct, frozen=True):
     lane: str
     kind: Kind
     looking: Address
+    is_migrating: bool
+    """Whether that is `<LANE>_MIGRATION_URL`."""
     query: WritersQuery
     reader: ReaderQuery | None
     """The readers' role; None: no address has one of its own."""
@@ -138,6 +140,8 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
         for note in unseen:
             click.echo(printable(f"{lane}: {note}"), err=True)
         click.echo(_summary(guarded, rights))
+        if _could_as_owner(guarded, rights):
+            click.echo(printable(f"{lane}: {_as_whom(guarded)}"))
         for writer in shared:
             click.echo(printable(f"{lane}: {_sharing(guarded, writer)}"))
         for who in sorted({right.who for right in reads.found}):
@@ -162,7 +166,7 @@ def _guarded(lane: str) -> _Guarded:
             f"{settings_prefix(lane)}DATABASE_URL names no user: name the lane's role there, whose rights are to stay"
         )
     query = WritersQuery(tables_of(registry().service(lane)), lane, looking.role, looking.address.database)
-    return _Guarded(lane, looking.kind, looking.address, query, reader_of(lane, looking))
+    return _Guarded(lane, looking.kind, looking.address, looking.is_migrating, query, reader_of(lane, looking))
 
 
 def _ending(right: ForeignRight, *, is_wide: bool) -> Iterator[str]:
@@ -193,6 +197,21 @@ def _summary(guarded: _Guarded, rights: ForeignRights) -> str:
     if not remaining:
         return printable(f"{lane}: no role may write its tables but {_kept_roles(guarded)}{beside}")
     return printable(f"{lane}: others may write its tables: {', '.join(remaining)}{beside}")
+
+
+def _could_as_owner(guarded: _Guarded, rights: ForeignRights) -> bool:
+    """Whether what stays may stay only since this is not the role that owns the tables."""
+    if guarded.is_migrating or guarded.looking.scheme in WITHOUT_SERVER:
+        return False
+    return any(not right.statements for right in rights.remaining)
+
+
+def _as_whom(guarded: _Guarded) -> str:
+    prefix = settings_prefix(guarded.lane)
+    return (
+        f"it looked as {guarded.looking.user}, of {prefix}DATABASE_URL, since {prefix}MIGRATION_URL is not "
+        "set: with the owner's address there it ends what this role may not"
+    )
 
 
 def _kept_roles(guarded: _Guarded) -> str:

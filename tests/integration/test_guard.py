@@ -210,6 +210,12 @@ def test_on_postgresql_a_program_with_the_lanes_role_or_the_migrators_is_said(
     assert (status, shown["remaining"], shown["kept"]) == (1, [], [lane, migrator])
     assert [(each["name"], each["connections"]) for each in shown["shared"]] == [(lane, 1)]
     assert f"others have its role {lane} now, the lane's (connections: 1)" in said
+    # As an operator has it, with the lane's address alone.
+    database.run(f"GRANT UPDATE ON users TO {ident(database.reader)}")
+    alone = database.invoke("--apply", USERS_MIGRATION_URL=None)
+    assert alone.exit_code == 1
+    assert f"it looked as {lane}, of USERS_DATABASE_URL, since USERS_MIGRATION_URL is not set" in alone.stdout
+    assert "is not set" not in database.invoke("--apply").stdout
     # Without a migrator of its own: the application's address is the lane's, as it begins.
     both = database.invoke("--apply", USERS_DATABASE_URL=database.url, USERS_MIGRATION_URL=None)
     assert f"but {migrator}, which must be the lane's alone: a program that logs in as it writes, too" in both.stdout
