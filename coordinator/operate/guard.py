@@ -139,9 +139,7 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
         _print_means(lane, means)
         for note in unseen:
             click.echo(printable(f"{lane}: {note}"), err=True)
-        click.echo(_summary(guarded, rights))
-        if _could_as_owner(guarded, rights):
-            click.echo(printable(f"{lane}: {_as_whom(guarded)}"))
+        _print_summary(guarded, rights)
         for writer in shared:
             click.echo(printable(f"{lane}: {_sharing(guarded, writer)}"))
         for who in sorted({right.who for right in reads.found}):
@@ -197,6 +195,12 @@ def _summary(guarded: _Guarded, rights: ForeignRights) -> str:
     if not remaining:
         return printable(f"{lane}: no role may write its tables but {_kept_roles(guarded)}{beside}")
     return printable(f"{lane}: others may write its tables: {', '.join(remaining)}{beside}")
+
+
+def _print_summary(guarded: _Guarded, rights: ForeignRights) -> None:
+    click.echo(_summary(guarded, rights))
+    if _could_as_owner(guarded, rights):
+        click.echo(printable(f"{guarded.lane}: {_as_whom(guarded)}"))
 
 
 def _could_as_owner(guarded: _Guarded, rights: ForeignRights) -> bool:
