@@ -12,13 +12,13 @@ from coordinator.stores.mongodb.documents import row_of_document
 
 class ApiKeysReader:
     """Reads them over a connection of its own: a gateway that is flooded with reads has none left for a while.
-    `must_lead` is that of `open_database`.
+    `must_lead` and `lane` are those of `open_database`.
 
     Raises ConfigurationError for an address that cannot be used.
     """
 
-    def __init__(self, url: str, *, must_lead: bool = False) -> None:
-        self._database = open_database(url, pool_max=1, must_lead=must_lead)
+    def __init__(self, url: str, *, must_lead: bool = False, lane: str | None = None) -> None:
+        self._database = open_database(url, pool_max=1, must_lead=must_lead, lane=lane)
 
     async def read(self) -> list[ApiKey]:
         """As `read_api_keys`."""

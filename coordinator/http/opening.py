@@ -121,10 +121,11 @@ def _open(gateway: Gateway, reader: ReaderSettings, settings: GatewaySettings) -
     with address_of(reader.setting(gateway.name)):
         if reader.reader_url is None and parse_address(url).scheme not in WITHOUT_SERVER:
             warn_of_writing_role(gateway.name)
-        database, own_database = open_database(url, settings.read_pool_max), open_database(url, CONNECTIONS)
+        database = open_database(url, settings.read_pool_max, lane=gateway.name)
+        own_database = open_database(url, CONNECTIONS)
     if reader.primary_url is not None:
         with address_of(f"{settings_prefix(gateway.name)}PRIMARY_URL"):
-            primary = open_database(reader.primary_url, settings.read_pool_max, must_lead=True)
+            primary = open_database(reader.primary_url, settings.read_pool_max, must_lead=True, lane=gateway.name)
             own_primary = open_database(reader.primary_url, CONNECTIONS, must_lead=True)
     return ServedGateway(
         gateway=gateway,
@@ -139,7 +140,8 @@ def _open(gateway: Gateway, reader: ReaderSettings, settings: GatewaySettings) -
 def _keys_reader(gateway: Gateway, reader: ReaderSettings, access: AccessSettings) -> ApiKeysReader | None:
     if ApiKey.table not in tables_for(access):
         return None
-    return ApiKeysReader(reader.primary_url or reader.url(gateway.name), must_lead=reader.primary_url is not None)
+    url, leads = reader.primary_url or reader.url(gateway.name), reader.primary_url is not None
+    return ApiKeysReader(url, must_lead=leads, lane=gateway.name)
 
 
 def warn_of_writing_role(name: str) -> None:

@@ -34,6 +34,13 @@ else:
     Database = Any
 
 
+class ReadsAnotherLanes(DatabaseUnavailable):
+    """Raised instead of a new connection that leads to another lane's database; in words for anybody."""
+
+    def __init__(self) -> None:
+        super().__init__("the address leads to a database that is not this lane's: nothing is read there")
+
+
 class OnlyFollows(DatabaseUnavailable):
     """Raised instead of a connection where reads must not be old, and what the server has may be; in words for anybody.
     It only reads, as one does that follows another one.

@@ -10,7 +10,9 @@ from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.stores.kinds import OnlyFollows
+from coordinator.stores.kinds import OnlyFollows, ReadsAnotherLanes, lack_of
+from coordinator.stores.lease_table import LEASE_TABLE
+from coordinator.stores.one_lane import LANES_READ_MAX, other_lane
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.hosts_in_turns import is_silent
 
@@ -18,6 +20,7 @@ PROBE_TIMEOUT_S: Final = 2.0
 """How long an idle connection may take for a round trip: a firewall that has forgotten it says nothing."""
 
 _IS_USED: Final = "is_used"
+_IS_LANES: Final = "is_lanes"
 
 
 def probe_pooled(engine: AsyncEngine, dialect: Dialect, *, must_lead: bool = False) -> None:
@@ -62,3 +65,29 @@ def _check_leads(connection: Any, dialect: Dialect) -> None:
         cursor.close()
     if follows:
         raise OnlyFollows
+
+
+def keep_to_lane(engine: AsyncEngine, lane: str) -> None:
+    """Look once at each new connection of the pool whose the database is. None is used that leads to another lane's:
+    the name of its host, or a proxy, may lead there by now."""
+
+    def check(connection: Any, record: Any, _: object) -> None:
+        if record.info.get(_IS_LANES, False):
+            return
+        cursor = connection.cursor()
+        try:
+            cursor.execute(f"SELECT lane FROM {LEASE_TABLE} LIMIT {LANES_READ_MAX}")  # noqa: S608  # both are constants
+            lanes = [row[0] for row in cursor.fetchall()]
+        except Exception as error:
+            if lack_of(error) not in {"right", "table", "table or schema"}:
+                raise
+            # Nothing shows whose it is, as for a role that may only read rows.
+            lanes = []
+        finally:
+            cursor.close()
+        if other_lane(lanes, lane) is not None:
+            # SQLAlchemy ends the connection: the next one may lead to the lane's own.
+            raise ReadsAnotherLanes
+        record.info[_IS_LANES] = True
+
+    event.listen(engine.sync_engine, "checkout", check)
