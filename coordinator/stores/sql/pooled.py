@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import event
 from sqlalchemy.engine import AdaptedConnection
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.stores.kinds import OnlyFollows, ReadsAnotherLanes, lack_of
@@ -79,7 +79,7 @@ def keep_to_lane(engine: AsyncEngine, lane: str) -> None:
             cursor.execute(f"SELECT lane FROM {LEASE_TABLE} LIMIT {LANES_READ_MAX}")  # noqa: S608  # both are constants
             lanes = [row[0] for row in cursor.fetchall()]
         except Exception as error:
-            if lack_of(error) not in {"right", "table", "table or schema"}:
+            if lack_of(DBAPIError(None, None, error)) not in {"right", "table", "table or schema"}:
                 raise
             # Nothing shows whose it is, as for a role that may only read rows.
             lanes = []
