@@ -188,7 +188,8 @@ class _Run:
         if asks_who_asks(self._access):
             check_decided(gateway.name, gateway.commands, self._known.services)
         url = self._addresses[service.lane]
-        database, own_database = open_database(url, self._settings.read_pool_max), open_database(url, CONNECTIONS)
+        database = open_database(url, self._settings.read_pool_max, lane=service.lane)
+        own_database = open_database(url, CONNECTIONS)
         for each in (database, own_database):
             stack.push_async_callback(close_database, each)
         return ServedGateway(

@@ -8,13 +8,14 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from click.testing import CliRunner
 from msgspec import Struct
-from sqlalchemy import text
+from sqlalchemy import select, table, text
 
 from coordinator.client.database import (
     NoConnectionLeft,
     check_reads,
     close_database,
     open_database,
+    reading,
     reading_problem,
 )
 from coordinator.migrations.migrate import migrate
@@ -22,12 +23,12 @@ from coordinator.registry import registry
 from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
-from coordinator.stores.kinds import OnlyFollows
+from coordinator.stores.kinds import OnlyFollows, ReadsAnotherLanes
 from coordinator.stores.lease_table import LEASE_TABLE
 from coordinator.stores.open import open_store
 from coordinator.stores.port import MAKES_ROLES, NotAdmitted, StoreUnavailable
 from shared.users.collisions import main as list_collisions
-from tests.support.databases import FreshDatabases, sql_engine
+from tests.support.databases import FreshDatabases, give_to, sql_engine
 
 SERVICES = ("users", "payments", "items")
 REFUSED = f"the server refuses the gateway's user, password, database or options: {MAKES_ROLES}"
@@ -199,6 +200,50 @@ def test_a_program_that_reads_refuses_arguments(argument: str) -> None:
     ran = CliRunner().invoke(list_collisions, [argument])
     assert ran.exit_code == 2
     assert argument in ran.output
+
+
+@pytest.mark.parametrize("service", ["users", "payments"])
+async def test_nothing_is_read_over_a_new_connection_that_leads_to_another_lane(
+    databases: FreshDatabases, service: str
+) -> None:
+    url = migrated(databases, service)
+    database: Any = open_database(url, 1, lane=service)
+    statement = select(text("lane")).select_from(table(LEASE_TABLE))
+
+    async def read() -> object:
+        async with reading(), database.connect() as connection:
+            return (await connection.execute(statement)).scalar()
+
+    try:
+        give_to(url, "other")
+        for _ in range(2):
+            with pytest.raises(ReadsAnotherLanes, match="leads to a database that is not this lane's"):
+                await read()
+        give_to(url, service)
+        assert [await read() for _ in range(2)] == [service] * 2
+    finally:
+        await close_database(database)
+
+
+@pytest.mark.parametrize("service", ["users", "payments"])
+async def test_a_role_that_may_not_read_the_lease_reads_rows(databases: FreshDatabases, service: str) -> None:
+    url = migrated(databases, service)
+    model = next(iter(registry().service(service).models))
+    with role(url) as reader:
+        if service == "payments":
+            here = urlsplit(url).path[1:]
+            reader.run(
+                f"REVOKE ALL ON {here}.* FROM {reader.name}", f"GRANT SELECT ON {here}.{model.table} TO {reader.name}"
+            )
+        else:
+            reader.run(f"REVOKE ALL ON {LEASE_TABLE} FROM {reader.name}")
+        database: Any = open_database(reader.url, 1, lane=service)
+        try:
+            async with reading(), database.connect() as connection:
+                found = await connection.execute(select(text("*")).select_from(table(model.table)))
+                assert found.first() is None
+        finally:
+            await close_database(database)
 
 
 async def test_a_mysql_that_only_reads_is_not_believed_until_it_leads(databases: FreshDatabases) -> None:

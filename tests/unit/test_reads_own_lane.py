@@ -23,7 +23,7 @@ async def test_a_new_connection_to_another_lanes_database_is_not_used(tmp_path: 
     database = open_database(f"sqlite:///{here}", 1, lane="users")
 
     async def read() -> str:
-        async with reading(), database.connect() as connection:  # type: ignore[union-attr]
+        async with reading(), database.connect() as connection:
             return str((await connection.execute(text("SELECT lane FROM lane_lease"))).scalar())
 
     assert await read() == "users"
@@ -42,6 +42,6 @@ async def test_a_new_connection_to_another_lanes_database_is_not_used(tmp_path: 
 async def test_a_database_without_a_lease_shows_nothing(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path}/empty.db", 1, lane="users")
     sqlite3.connect(tmp_path / "empty.db").close()
-    async with reading(), database.connect() as connection:  # type: ignore[union-attr]
+    async with reading(), database.connect() as connection:
         assert (await connection.execute(text("SELECT 1"))).scalar() == 1
     await close_database(database)
