@@ -13,6 +13,9 @@ from coordinator.runtime.ending import end_tasks
 SHARED_S: Final = 0.1
 """Whoever asks while a look goes on gets what it finds, if it began less than this ago. So a thousand who ask cost the
 parts no more than a few, and do not make a part that has much to do look like one that does not answer."""
+APART_S: Final = 0.1
+"""For strangers a look begins this long after the one before at the soonest. One takes some milliseconds of the event
+loop, and some questions to each server: whoever asked again and again would take the time of all others."""
 
 
 class Looks:
@@ -39,14 +42,24 @@ class Looks:
 
     async def look_for_anybody(self, app: web.Application) -> dict[str, str]:
         """As `look`; while an eighth of all connections wait for one, what the last one found, a few seconds ago at
-        most: strangers who ask while a part hangs leave places to others."""
+        most: strangers who ask while a part hangs leave places to others. Who asks soon after a look waits for the next
+        one."""
         if self._found is not None and self._waiting >= -(-app[SETTINGS].connections_max // 8):
             return self._found
         self._waiting += 1
+        came_s = time.monotonic()
         try:
+            while (wait_s := self._began_s + APART_S - time.monotonic()) > 0 and self._is_over():
+                await asyncio.sleep(wait_s)
+                if self._latest is not None and self._began_s >= came_s:
+                    # Another one who waited has begun it, and it may be over.
+                    return await asyncio.shield(self._latest)
             return await self.look(app)
         finally:
             self._waiting -= 1
+
+    def _is_over(self) -> bool:
+        return self._latest is not None and self._latest.done()
 
     async def close(self) -> None:
         """Take no more."""

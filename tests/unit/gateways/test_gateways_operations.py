@@ -247,6 +247,34 @@ async def test_those_who_ask_at_a_time_share_a_look(start: Start, monkeypatch: p
     assert asked == 2, "one that is over is not shared"
 
 
+async def test_strangers_who_ask_again_and_again_wait_for_the_next_look(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.http.looks.APART_S", 0.3)
+    monkeypatch.setattr(operations, "WATCH_EVERY_S", 3600.0)
+    users = await start("users")
+    is_up, asked = True, 0
+
+    async def quick() -> str | None:
+        nonlocal asked
+        asked += 1
+        return None if is_up else "the database is away"
+
+    async def ask() -> None:
+        assert (await users.call("GET", "/readyz"))[0].status == (200 if is_up else 503)
+
+    users.app[operations.CHECKS][1] = operations.Check("database", quick)
+    began_s = asyncio.get_running_loop().time()
+    for _ in range(3):
+        await ask()
+    await asyncio.gather(*(ask() for _ in range(10)))
+    assert asked == 4, "each of ten had one of his own"
+    assert asyncio.get_running_loop().time() - began_s >= 3 * 0.3
+    # What is told is never older than the question.
+    is_up = False
+    await ask()
+
+
 async def test_a_look_that_began_a_while_ago_is_not_shared(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.http.looks.SHARED_S", 0.0)
     monkeypatch.setattr(operations, "WATCH_EVERY_S", 3600.0)
