@@ -318,7 +318,7 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for(start: Start) -> No
 async def test_a_body_that_came_with_its_headers_is_not_timed(
     users: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordinator.http.bodies, "receiving", None)  # to time anything would call it
+    monkeypatch.setattr(coordinator.http.bodies, "giving_way", None)  # to time anything would call it
     body = b'{"amount": 5}'
     reader, writer = await asyncio.open_connection("127.0.0.1", users.port)
     head = f"POST /users/7/credit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
