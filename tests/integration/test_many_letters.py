@@ -145,7 +145,7 @@ ASKED: Final[dict[str, tuple[Question, int, int, int]]] = {
     "commands": (commands, 5, 2 * PAGE, 20_000),
     "failed commands": (lambda admin: commands(admin, status="failed"), 15, 2 * PAGE, 20_000),
     "commands of a rare type": (lambda admin: commands(admin, command_type="seats.rare"), 15, 20, 100),
-    "a command": (lambda admin: known_command(admin, LANE, command_id(ENTRIES), {}, with_content=True), 50, 500, 4000),
+    "a command": (lambda admin: known_command(admin, LANE, command_id(ENTRIES), {}, with_content=True), 60, 500, 4000),
     "a failed one": (lambda admin: known_command(admin, LANE, command_id(7), {}, with_content=True), 60, 2500, 9000),
     "a parked one": (lambda admin: known_command(admin, LANE, command_id(9998), {}, with_content=True), 60, 3000, 4000),
     "acts": (lambda admin: admin.acts(ActQuery(), None, PAGE), 5, PAGE, 20_000),
