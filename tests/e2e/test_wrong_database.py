@@ -128,13 +128,17 @@ async def test_a_coordinator_with_the_right_database_gets_the_lane_from_one_with
     wrong, wrong_at = system.launch_coordinator("users", lane.elsewhere)
     await asyncio.to_thread(wait_ready, wrong_at, wrong)
     waiting = system.start_coordinator("users")
-    # Its turn comes: it is behind the first.
+    # Else it might have the turn of the wrong one.
+    waiting.pause()
     right.kill()
     system.processes.remove(right)
-    async with asyncio.timeout(WITHIN_S):
-        await lane.write(5)
+    writing = asyncio.create_task(lane.write(5))
     said = "lost acknowledged commands"
     await asyncio.to_thread(wait_until, lambda: said in reason(wrong_at), "it says so for as long as it is so")
+    waiting.resume()
+    async with asyncio.timeout(WITHIN_S):
+        await writing
+    assert said in reason(wrong_at)
     assert len(lines(wrong, "lane_suspended")) == 1
     # The wrong one is the first again once this one is gone, and must not keep the lane from the next.
     later = system.start_coordinator("users")
