@@ -28,13 +28,13 @@ PRECONDITION_FAILED = 406
 
 
 @pytest.fixture
-def billing_url(native_servers: ServerSet) -> Iterator[str]:
+def ledgers_url(native_servers: ServerSet) -> Iterator[str]:
     """The broker's address, with an account of RabbitMQ's that may publish commands, and nothing else."""
     broker = native_servers.rabbitmq
-    set_users(broker, {"billing": ("^$", "^writes$", "^$")})
+    set_users(broker, {"ledgers": ("^$", "^writes$", "^$")})
     address = urlsplit(broker.url)
-    yield address._replace(netloc=f"billing:billing@{address.hostname}:{address.port}").geturl()
-    delete_users(broker, ["billing"])
+    yield address._replace(netloc=f"ledgers:ledgers@{address.hostname}:{address.port}").geturl()
+    delete_users(broker, ["ledgers"])
 
 
 def actor_of(system: System, command_id: str) -> Any:
@@ -76,7 +76,7 @@ def published(url: str, number: int, user_id: str | None, **properties: str) -> 
     return command_id
 
 
-def test_the_log_has_who_asked_and_nobody_is_taken_at_his_word_but_a_gateway(system: System, billing_url: str) -> None:
+def test_the_log_has_who_asked_and_nobody_is_taken_at_his_word_but_a_gateway(system: System, ledgers_url: str) -> None:
     account = gateway_account("users")
     system.prepare("users")
     system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=f"other {account}")
@@ -85,10 +85,10 @@ def test_the_log_has_who_asked_and_nobody_is_taken_at_his_word_but_a_gateway(sys
     wait_until(lambda: counts(system, key), "the key counts")
     assert actor_of(system, asked(system, key, 1)) == {"subject": "mobile-app", "tenant": "acme"}
     # RabbitMQ has checked this name, and does not let anybody have another's.
-    assert actor_of(system, published(billing_url, 2, "billing")) == {"subject": "amqp:billing"}
-    assert actor_of(system, published(billing_url, 3, None)) is None
+    assert actor_of(system, published(ledgers_url, 2, "ledgers")) == {"subject": "amqp:ledgers"}
+    assert actor_of(system, published(ledgers_url, 3, None)) is None
     with pytest.raises(ChannelClosedByBroker) as closed:
-        published(billing_url, 4, account)
+        published(ledgers_url, 4, account)
     assert closed.value.reply_code == PRECONDITION_FAILED
     assert "actor_not_believed" in system.processes[0].log_tail(500)
 
