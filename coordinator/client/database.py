@@ -50,14 +50,10 @@ def open_database(url: str, pool_max: int = 8, *, must_lead: bool = False, lane:
 
     `must_lead`: a read raises DatabaseUnavailable while the server, PostgreSQL or MySQL, follows another one, so that
     what it has may be old. It is asked again with each read, and once its name leads to another one, that is.
-    `lane`: a read raises it too where a new connection, to an SQL database, leads to that of another lane.
+    `lane`: a read raises it too where a new connection leads to the database of another lane.
     """
     address = parse_address(url)
-    database = kind_of(address).open_reader(address, pool_max, READ_TIMEOUT_MS, must_lead=must_lead)
-    if lane is not None and isinstance(database, AsyncEngine):
-        from coordinator.stores.sql.pooled import keep_to_lane  # noqa: PLC0415  # readers of MongoDB need no SQL pool
-
-        keep_to_lane(database, lane)
+    database = kind_of(address).open_reader(address, pool_max, READ_TIMEOUT_MS, must_lead=must_lead, lane=lane)
     take_turns(database, pool_max)
     return database
 

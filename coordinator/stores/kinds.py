@@ -134,9 +134,12 @@ class Kind(Protocol):
         Doing it again changes nothing. Raises ConfigurationError where a server has no such way, and `errors`.
         """
 
-    def open_reader(self, address: Address, pool_max: int, timeout_ms: int, *, must_lead: bool = False) -> Database:
+    def open_reader(
+        self, address: Address, pool_max: int, timeout_ms: int, *, must_lead: bool = False, lane: str | None = None
+    ) -> Database:
         """Open the database for concurrent reads, each of which may take no longer than this. `must_lead`: none is
-        made at an SQL server while it says that it only follows another one.
+        made at an SQL server while it says that it only follows another one. `lane`: none is made over a connection
+        that leads to another lane's database, and ReadsAnotherLanes is raised instead.
         """
 
     def pool_use(self, database: Database) -> PoolUse | None:

@@ -1,7 +1,7 @@
 """MongoDB as a kind of database."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
@@ -113,14 +113,17 @@ class _MongoKind:
         timeout_ms: int,
         *,
         must_lead: bool = False,  # noqa: ARG002  # the driver asks the primary unless the address says otherwise
+        lane: str | None = None,
     ) -> Database:
         """Reads by majority, so that nothing that a read shows can be rolled back.
 
         Integers are plain ones in whatever the author of a gateway reads.
         """
+        from coordinator.stores.mongodb.own_connections import keeping_to_lane
         from coordinator.stores.mongodb.plain_integers import with_plain_integers
 
         connection = connection_of(address)
+        pools: dict[str, Any] = {} if lane is None else {"_pool_class": keeping_to_lane(address.database, lane)}
         if "maxidletimems" not in map(str.lower, address.options):
             connection["maxIdleTimeMS"] = IDLE_MS_MAX
         client: AsyncMongoClient[Document] = AsyncMongoClient(
@@ -134,6 +137,7 @@ class _MongoKind:
             connectTimeoutMS=CONNECT_TIMEOUT_S * 1000,
             socketTimeoutMS=timeout_ms,
             readConcernLevel="majority",
+            **pools,
         )
         refresh_tls(client, connection)
         return client.get_database(address.database, with_plain_integers(client.codec_options))

@@ -126,7 +126,9 @@ class SqlKind:
         finally:
             engine.dispose()
 
-    def open_reader(self, address: Address, pool_max: int, timeout_ms: int, *, must_lead: bool = False) -> Database:
+    def open_reader(
+        self, address: Address, pool_max: int, timeout_ms: int, *, must_lead: bool = False, lane: str | None = None
+    ) -> Database:
         from sqlalchemy.ext.asyncio import create_async_engine
 
         from coordinator.stores.sql.hosts_in_turns import (
@@ -135,7 +137,7 @@ class SqlKind:
             connect_in_turns,
             options_of,
         )
-        from coordinator.stores.sql.pooled import probe_pooled
+        from coordinator.stores.sql.pooled import keep_to_lane, probe_pooled
 
         turns = HostsInTurns(address.hosts) if self.dialect.reads_in_turns(address) else None
         timeout_s = CONNECT_TIMEOUT_S if turns is None else HOST_CONNECT_TIMEOUT_S
@@ -160,6 +162,8 @@ class SqlKind:
         if turns is not None:
             connect_in_turns(engine, turns, each)
         probe_pooled(engine, self.dialect, must_lead=must_lead)
+        if lane is not None:
+            keep_to_lane(engine, lane)
         self.dialect.opened_reader(engine.sync_engine, address)
         return engine
 
