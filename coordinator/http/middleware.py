@@ -53,7 +53,7 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         in_flight.number -= 1
     if context.share is not None:
-        context.share.tell(response.headers)
+        context.share.tell(response.headers, is_refused=isinstance(context.error, TooManyRequests))
     if stages.command_id is not None:
         response.headers["Command-Id"] = stages.command_id
     if stages.sequence is not None:

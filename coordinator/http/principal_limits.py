@@ -8,7 +8,7 @@ have no part in them.
 """
 
 from collections import OrderedDict
-from math import ceil
+from math import ceil, inf
 from time import monotonic
 from typing import Final
 
@@ -24,8 +24,8 @@ PRINCIPALS_MAX: Final = 10_000
 """How many a gateway remembers. Beyond that it forgets whoever was quiet for longest, and who comes again has a share
 that is full."""
 
-_TOLD_MAX: Final = 4096
-"""Of how many numbers it is remembered how they are told."""
+_TOLD_AGAIN_S: Final = 1.0
+"""How often somebody is told what is left who has used less than a half."""
 
 _POLICY: Final = istr("RateLimit-Policy")
 _LEFT: Final = istr("RateLimit")
@@ -48,7 +48,7 @@ class TooManyRequests(RequestRefused):
 class PrincipalShare:
     """What one principal has left."""
 
-    __slots__ = ("_bucket", "_limits", "_refused_until_s", "commands", "turns", "waiting")
+    __slots__ = ("_bucket", "_limits", "_refused_until_s", "_told_until_s", "commands", "turns", "waiting")
 
     def __init__(self, limits: "PrincipalLimits", bucket: TokenBucket | None) -> None:
         self._limits = limits
@@ -56,7 +56,7 @@ class PrincipalShare:
         self._bucket = bucket
         # So many requests wait, and commands with them. Whoever holds a place counts both: that is cheaper than a call.
         self.commands = self.waiting = 0
-        self._refused_until_s = 0.0
+        self._refused_until_s = self._told_until_s = 0.0
         self.turns = BodyTurns(limits.waiting_max)
 
     @property
@@ -121,18 +121,22 @@ class PrincipalShare:
             text = f"{self.waiting} requests of this client wait here already (a share of GATEWAY_CONNECTIONS_MAX)"
         raise TooManyRequests("too_many_requests", text, max(self._limits.retry_after_s, self._more_in_s))
 
-    def tell(self, headers: CIMultiDict[str]) -> None:
-        """Say in an answer what is left: draft-ietf-httpapi-ratelimit-headers-11."""
+    def tell(self, headers: CIMultiDict[str], *, is_refused: bool) -> None:
+        """Say in an answer what is left: draft-ietf-httpapi-ratelimit-headers-11.
+
+        It lets a server say so where a quota is close to exhaustion only: the two fields are a third of what access
+        costs. Here a refusal has them, an answer to whoever has used half of it, and of the others one a second.
+        """
         limits, bucket = self._limits, self._bucket
         left = None if bucket is None else bucket.left
-        # Mostly none is under way any more, and the words are there.
-        said = None if self.commands else limits.told.get(left)
-        if said is None:
-            said = self._words(left)
-            if not self.commands and left != 0:
-                limits.remember(left, said)
+        has_half = self.commands <= limits.in_flight_half and (left is None or left >= limits.burst_half)
+        if has_half and not is_refused:
+            now = monotonic()
+            if now < self._told_until_s:
+                return
+            self._told_until_s = now + _TOLD_AGAIN_S
         headers.add(_POLICY, limits.policy)
-        headers.add(_LEFT, said)
+        headers.add(_LEFT, self._words(left))
 
     def _words(self, left: int | None) -> str:
         words = []
@@ -171,8 +175,9 @@ class PrincipalLimits:
         # Of the half that may wait to read, one has no more than a half.
         self.reads_max = -(-settings.connections_max // 4) if self.in_flight_max else settings.connections_max
         self.policy = _policy_of(settings)
-        self.told: dict[int | None, str] = {}
-        """What is told where none is under way, by the requests that are left."""
+        # Without a limit of commands under way, no number of them is more than a half.
+        self.in_flight_half = settings.principal_in_flight_max / 2 or inf
+        self.burst_half = settings.principal_burst_max / 2
         self._burst_max = settings.principal_burst_max
         # Each request that waits has a connection, so there is always somebody who may be forgotten.
         self._principals_max = max(PRINCIPALS_MAX, settings.connections_max + 1)
@@ -193,12 +198,6 @@ class PrincipalLimits:
         else:
             shares.move_to_end(key)
         return share
-
-    def remember(self, left: int | None, told: str) -> None:
-        """What is told of so many that are left."""
-        if len(self.told) >= _TOLD_MAX:
-            self.told.clear()
-        self.told[left] = told
 
     def _make_room(self) -> None:
         while len(self._shares) >= self._principals_max:

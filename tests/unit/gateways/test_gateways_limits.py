@@ -75,11 +75,8 @@ async def read(gateway: RunningGateway, name: str = "ada") -> tuple[int, dict[st
 
 async def test_more_requests_than_the_rate_are_refused_and_told_how_long(start: Start, clock: Clock) -> None:
     gateway = await limited(start, principal_rate_max=2, principal_burst_max=5)
-    for left in (4, 3, 2, 1, 0):
-        status, headers = await read(gateway)
-        assert status == 200
-        assert headers["RateLimit-Policy"] == '"requests";q=5;w=3'
-        assert headers["RateLimit"] == f'"requests";r={left};t=1'
+    for _ in range(5):
+        assert (await read(gateway))[0] == 200
     response, problem = await gateway.call("POST", "/users/7/credit", json={"amount": 1}, headers=of("ada"))
     assert (response.status, problem["code"]) == (429, "too_many_requests")
     assert "2 requests a second" in problem["detail"]
@@ -89,6 +86,33 @@ async def test_more_requests_than_the_rate_are_refused_and_told_how_long(start: 
     assert gateway.writes.issued == []
     clock.now_s += 1
     assert [(await read(gateway))[0] for _ in range(3)] == [200, 200, 429]
+
+
+async def test_what_is_left_is_told_once_a_second_and_always_to_whoever_has_used_half(
+    start: Start, clock: Clock
+) -> None:
+    gateway = await limited(start, principal_rate_max=2, principal_burst_max=5)
+    for name in ("ada", "bob"):
+        told = [(await read(gateway, name))[1] for _ in range(5)]
+        assert [headers.get("RateLimit") for headers in told] == [
+            None if left == 3 else f'"requests";r={left};t=1' for left in (4, 3, 2, 1, 0)
+        ]
+        for headers in told:
+            assert headers.get("RateLimit-Policy") == ('"requests";q=5;w=3' if "RateLimit" in headers else None)
+    for left in (4, None, 4):
+        clock.now_s += 1000 if left else 0
+        assert (await read(gateway))[1].get("RateLimit") == (left and f'"requests";r={left};t=1')
+
+
+async def test_whoever_has_half_of_its_commands_under_way_is_always_told(start: Start, clock: Clock) -> None:
+    gateway = await limited(start, principal_in_flight_max=8)
+    gateway.writes.gate.clear()
+    async with waiting_for(gateway, FIVE):
+        told = [(await read(gateway))[1].get("RateLimit") for _ in range(2)]
+        gateway.writes.gate.set()
+    assert told == ['"in-flight";r=3'] * 2
+    told = [(await read(gateway))[1].get("RateLimit") for _ in range(2)]
+    assert told[1] is None
 
 
 async def test_each_principal_has_a_share_of_its_own(start: Start, clock: Clock) -> None:
@@ -231,7 +255,7 @@ ONE = ("/users/7/credit", {"amount": 1})
 FIVE = ("/commands", [CREDIT] * 5)
 
 
-async def test_more_commands_under_way_than_a_principal_may_have_are_refused(start: Start) -> None:
+async def test_more_commands_under_way_than_a_principal_may_have_are_refused(start: Start, clock: Clock) -> None:
     gateway = await limited(start, principal_in_flight_max=6)
     gateway.writes.gate.clear()
     async with waiting_for(gateway, FIVE, ONE):
@@ -251,6 +275,7 @@ async def test_more_commands_under_way_than_a_principal_may_have_are_refused(sta
         bob = gateway.app[AUTHENTICATION].limits.share_of(Principal(subject="bob"))
         assert bob is not None
         bob.check_room(1000)
+    clock.now_s += 1
     response, _ = await gateway.call("POST", FIVE[0], json=FIVE[1], headers=of("ada"))
     assert (response.status, response.headers["RateLimit"]) == (200, '"in-flight";r=6')
 
