@@ -369,7 +369,8 @@ class Database:
         """
         if self.is_misled or process.is_astray:
             copied_at = self.copied_at.get(process.place)
-            knows_other = process.seen.sequence > 0 if copied_at is None else process.seen.named > copied_at
+            seen = process.seen
+            knows_other = seen.sequence > 0 and seen.knows_whose if copied_at is None else seen.named > copied_at
             if knows_other:
                 self.world.violation(f"{process} writes into another database than the one that has what it knows of")
             if self.is_misled:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from coordinator.lane.committed import series_in
 from coordinator.service.rows import Row, key_of
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, Series
+from coordinator.stores.port import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,7 +84,7 @@ def known_to(database: Database) -> set[str]:
 class Seen:
     """How far one process knows the lane to have come, and which ids were given out: no copy may take it back."""
 
-    __slots__ = ("asked_about", "floor", "lineage", "named", "sequence", "series")
+    __slots__ = ("asked_about", "floor", "knows_whose", "lineage", "named", "sequence", "series")
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -91,6 +92,8 @@ class Seen:
         """The sequence of the last command that it knows by its id: so it tells a copy that has gone on by itself."""
         self.lineage: str | None = None
         """That in which it does."""
+        self.knows_whose = False
+        """Whether it has ever seen a lineage: the database of an earlier release had none, and looks like any other."""
         self.asked_about: set[int] = set()
         """Up to which sequences a loss was accepted that it did not know of."""
         self.floor: dict[str, int] = {}
@@ -110,9 +113,15 @@ class Seen:
         for row in given_out:
             self.count(row.name, row.value)
 
-    def learned(self, mark: Mark, named: int) -> None:
-        """It was given the mark of another process, which knew a command with this sequence by its id."""
+    def learned(self, mark: Mark, named: int, lease: Lease) -> None:
+        """It was given the mark of another process, which knew a command with this sequence by its id. `lease`: of the
+        lane's database."""
+        up_to = lease.given_up_to(mark.lineage)
+        if up_to is not None and mark.sequence > up_to:
+            # It cannot tell this from having been led to a copy: what it knows of there counts no more.
+            self.sequence, self.series = 0, {}
         self.rise(mark.sequence)
+        self.knows_whose = self.knows_whose or mark.lineage is not None
         self.names(named, mark.lineage)
         for name, value in mark.series.items():
             self.count(name, value)
@@ -145,6 +154,9 @@ def check_above(database: Database, commit: Pending) -> None:
     if commit.sequence != database.sequence + len(entries):
         if entries or not is_accepted:
             world.violation(f"{process} goes from sequence {database.sequence} to {commit.sequence}")
+        _note_raised(database, commit)
+    elif not entries and not set(ID_SERIES.values()).isdisjoint(series_in(commit.changes)):
+        # A copy that has gone on by itself ended where the other one did: only ids are behind.
         _note_raised(database, commit)
     for entry in entries:
         if entry.sequence <= max(seen.sequence, database.acknowledged):

@@ -391,7 +391,7 @@ class Process:
         confirmed, self.confirmed = self.confirmed, []
         mark = inbox.take_mark()
         if mark is not None:
-            self.seen.learned(mark, self.named_there)
+            self.seen.learned(mark, self.named_there, self.store.database.lease())
         return Taken(self._taken_from, deliveries, confirmed, inbox.is_closed, mark)
 
     def wake_lane(self) -> float:
@@ -468,6 +468,7 @@ class TracedLane(Lane):
         if self.lease is not None:
             seen, sequence = self.process.seen, self.lease.sequence
             seen.rise(sequence)
+            seen.knows_whose = True
             if not self.process.is_astray:
                 has_last = self.process.store.database.command_at(sequence) is not None
                 seen.names(sequence if has_last else 0, self.lease.lineage)
@@ -486,7 +487,9 @@ class TracedLane(Lane):
             raise Crash
         database = self.process.store.database
         if is_standby and verdict is None and not database.is_misled and not self.process.is_astray:
-            self.process.seen.rise(database.lease().safe_sequence)
+            lease, seen = database.lease(), self.process.seen
+            seen.rise(lease.safe_sequence)
+            seen.knows_whose = seen.knows_whose or lease.lineage is not None
         self._see()
         return verdict
 
