@@ -227,9 +227,12 @@ class HighWater:
 
     def seen(self, lease: Lease) -> None:
         """What the database shows to a standby, but for what may be lost with the primary: nobody was told of it."""
-        if self.lineage is None or (not self.sequence and lease.safe_sequence):
-            # In whatever database it was before, nothing was told.
-            self.lineage, self._is_sure = lease.lineage, False
+        is_first = self.lineage is None or (not self.sequence and lease.safe_sequence)
+        # In whatever database it was before, nothing was told; or all that was told there was given up for this one.
+        if is_first or (lease.lineage is not None and lease.lineage != self.lineage):
+            if not is_first:
+                self._last = self._uncompared = None
+            self.lineage, self._supersedes, self._is_sure = lease.lineage, lease.supersedes, False
         self.rise(lease.safe_sequence, lease.epoch)
 
     def check(self, lease: Lease | None) -> None:

@@ -159,10 +159,11 @@ class Chaos:
         database = self.world.databases[process.lane_name]
         lease, mark = database.lease(), self.world.broker.marks[process.lane_name]
         reason = process.suspended_reason or ""
-        knows_other = f"acknowledged in lineage {astray.ANOTHER}" in reason
+        is_useless = f"acknowledged in lineage {astray.ANOTHER}" in reason
+        is_useless = is_useless or ("has only seen the other" in reason and not lease.is_other(mark.lineage))
         # One that was accepted while nobody knew of the mark may not name its lineage.
         is_accepted = ends_at is not None and (lease.lost_up_to or 0) >= ends_at[1] and not lease.is_other(mark.lineage)
-        if ends_at is None or (is_accepted and not knows_other):
+        if ends_at is None or (is_accepted and not is_useless):
             return False
         if process.is_astray:
             return astray.mend(process)
@@ -173,7 +174,6 @@ class Chaos:
         # What the command looks for in the mark: another command in the log, or more than was given up.
         has_more = _has_more(database, lease, mark)
         # It had seen nothing but the other one; or another process has gone on by what it knew, and the mark is its.
-        is_useless = knows_other or ("has only seen the other" in reason and not lease.is_other(mark.lineage))
         if is_useless or ("another process has gone on here by what it knew" in reason and not has_more):
             self.world.trace("the operator restarts %s", process)
             process.crash()

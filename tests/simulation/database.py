@@ -67,6 +67,8 @@ class Database:
     lineage: str | None = None
     supersedes: str | None = None
     is_misled = False
+    ends_elsewhere = 0
+    """The sequence of the other database to which its address leads then."""
     """Whether its address leads to another database of such a lane, which has come further."""
 
     def __init__(self, world: World, lane: str) -> None:
@@ -125,7 +127,7 @@ class Database:
 
     def lease(self) -> Lease:
         if self.is_misled:
-            return Lease(self.epoch, self.sequence + AHEAD, holder="another", lineage=ANOTHER)
+            return Lease(self.epoch, self.ends_elsewhere, holder="another", lineage=ANOTHER)
         told = self.paused, self.loss_accepted, self.holder
         return Lease(self.epoch, self.sequence, self.revision, *told, lineage=self.lineage, supersedes=self.supersedes)
 
@@ -353,6 +355,8 @@ class Database:
         """From now on its address leads to another database."""
         self.wait_for_commit()
         self.is_misled = True
+        # It does not fall when this one does, and if its address leads there again, it is where it was.
+        self.ends_elsewhere = max(self.ends_elsewhere, self.sequence + AHEAD)
         self.connections += 1
         self.world.trace("the address of %s leads to another database", self.lane)
 

@@ -390,10 +390,12 @@ class World:
         return bool(left)
 
     def has_active(self, database: Database) -> bool:
-        """Whether a process has this lane, and knows that it has."""
+        """Whether a process has this lane, and knows that it has. One whose channel was lost since it took it learns
+        that it still has it with the next delivery."""
         return any(
             process.lane_name == database.lane
             and not process.is_dead
+            and process.lane.has_lane(process.channel_number)
             and process.lane.lease is not None
             and process.lane.lease.epoch == database.epoch
             for process in self.processes.values()

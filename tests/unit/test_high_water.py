@@ -35,3 +35,23 @@ def test_a_mark_of_more_than_was_given_up_for_its_own_is_of_another_history() ->
     assert knowing(in_a_copy, ALONE).mark() == Mark(4, 4, {"users": 7}, lineage="first")
     of_before = Mark(3, 1, {"users": 5}, lineage="first")
     assert knowing(in_a_copy, of_before).mark() == in_a_copy
+
+
+def test_what_a_standby_has_seen_after_an_accepted_loss_is_of_the_new_history() -> None:
+    lease = Lease(2, 9, lineage="second", supersedes="first +4")
+    standby = knowing(ALONE)
+    standby.check(lease)
+    standby.seen(lease)
+    assert standby.mark() == Mark(9, 2, {"users": 7}, lineage="second", supersedes="first +4")
+    of_the_lane = Mark(9, 2, {"users": 12, "letters": 3}, lineage="second", supersedes="first +4")
+    # Whoever had the lane has given out ids of which the standby knows nothing.
+    assert knowing(of_the_lane, standby.mark()).mark() == of_the_lane
+
+
+def test_a_standby_that_has_only_seen_an_accepted_loss_knows_what_was_given_up() -> None:
+    standby = HighWater("users")
+    standby.seen(Lease(2, 9, lineage="second", supersedes="first +4"))
+    standby.learn(ALONE)
+    assert standby.mark().sequence == 9
+    with pytest.raises(CommitsLost, match="ends at sequence 6, and 9 was acknowledged"):
+        standby.check(Lease(2, 6, lineage="second", supersedes="first +4"))
