@@ -14,7 +14,9 @@ import redis
 from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.lane.high_water import Mark
 from coordinator.service.errors import BrokerUnavailable, Overloaded
+from coordinator.transports.redis.connection import RedisConnection
 from coordinator.transports.redis.keys import commands_key, counter_key, kept_key, lease_key
+from coordinator.transports.redis.lane_lease import LaneLease
 from coordinator.transports.redis.lost_messages import LOST
 from coordinator.transports.redis.scripts import JUMPS_MAX, NUMBER_MAX
 from tests.support.redis_transport import ROOM, RedisConsuming, RedisTransporting, insisting
@@ -277,3 +279,22 @@ def _is_busy(administrator: redis.Redis) -> bool:
 
 def _folder(administrator: redis.Redis) -> Path:
     return Path(str(administrator.config_get("dir")["dir"]))
+
+
+async def test_a_turn_of_before_redis_lost_everything_is_not_taken_for_a_later_one(
+    transporting: RedisTransporting, administrator: redis.Redis
+) -> None:
+    """Its late settlements would take out what has the same numbers now."""
+    connections = [await RedisConnection.open(transporting.broker, "test") for _ in range(2)]
+    old, new = (LaneLease("lost", each, 10.0) for each in connections)
+    await old.take()
+    administrator.delete(lease_key("lost"), kept_key("lost"))
+    await new.take()
+    assert (old.number, new.number) == (1, 1)
+    # The new one's process dies, and its lease ends.
+    administrator.delete(lease_key("lost"))
+    assert not await old.renew(0)
+    assert await old.keep(b"{}") == 0
+    assert await new.renew(0)
+    for each in connections:
+        await each.close()

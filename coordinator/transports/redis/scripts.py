@@ -155,6 +155,7 @@ if owner and owner ~= ARGV[1] and owner ~= ARGV[3] then return {0, owner, redis.
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local kept = redis.call('HMGET', KEYS[2], 'held', 'read', 'left', 'mark')
 local held = redis.call('HINCRBY', KEYS[2], 'held', 1)
+redis.call('HSET', KEYS[2], 'holder', ARGV[1])
 redis.call('HDEL', KEYS[2], 'left')
 local last = redis.call('HGET', KEYS[3], 'last') or '0'
 local again = '0'
@@ -169,11 +170,14 @@ number, the highest number that a consumer had read when it last settled one, th
 IS_OVER: Final = """
 local function is_over(lease, kept, token, number)
   local owner = redis.call('GET', lease)
-  return owner ~= token and (owner or redis.call('HGET', kept, 'held') ~= number)
+  if owner then return owner ~= token end
+  local last = redis.call('HMGET', kept, 'held', 'holder')
+  return last[1] ~= number or last[2] ~= token
 end
 """
 """A function of scripts: whether the turn is another consumer's. A lease that is gone, since it was late, or Redis had
-no memory left and took it away as a key that expires, is still its last holder's."""
+no memory left and took it away as a key that expires, is still its last holder's. The number alone does not say who
+that is: a Redis that has lost everything counts turns anew. Nor does the token: an earlier release keeps none."""
 
 RENEW: Final = script(
     IS_OVER
