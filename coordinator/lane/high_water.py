@@ -106,6 +106,8 @@ class HighWater:
         """What is given up for it; None: nothing, or it is not known."""
         self._is_sure = False
         """Whether a consumer had the lane in that lineage: this one, or the one whose mark it was given."""
+        self._is_beside = False
+        """Whether it has seen another history since it went on in one: it may know of ids that were lost with that."""
         self.is_in_doubt = False
         """Whether all of this was only seen in a database, and another one answers now: it is nobody's mark."""
         self._doubted_in: str | None = None
@@ -209,7 +211,8 @@ class HighWater:
     def is_beside(self, lease: Lease | None) -> bool:
         """Whether a database that has this lease has another history, also where an operator has accepted that."""
         named = None if lease is None else lease.lineage
-        return bool(self.sequence) and self.lineage is not None and named is not None and self.lineage != named
+        is_another = self.lineage is not None and named is not None and self.lineage != named
+        return bool(self.sequence) and (is_another or self._is_beside)
 
     def contradicts(self, lease: Lease | None) -> bool:
         """Whether a lane must not go on under this lease before it was claimed again."""
@@ -221,7 +224,7 @@ class HighWater:
             self._last = None
         if last_id is not None:
             self._last = lease.sequence, last_id
-        self._uncompared = None
+        self._uncompared, self._is_beside = None, False
         self.lineage, self._supersedes = lease.lineage or self.lineage, lease.supersedes
         self._is_sure, self.is_in_doubt = True, False
 
@@ -231,6 +234,7 @@ class HighWater:
         # In whatever database it was before, nothing was told; or all that was told there was given up for this one.
         if is_first or (lease.lineage is not None and lease.lineage != self.lineage):
             if not is_first:
+                self._is_beside = True
                 self._last = self._uncompared = None
             self.lineage, self._supersedes, self._is_sure = lease.lineage, lease.supersedes, False
         self.rise(lease.safe_sequence, lease.epoch)

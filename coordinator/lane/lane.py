@@ -79,7 +79,13 @@ class Lane:
 
     def is_current(self) -> bool:
         """Whether the lease is still this consumer's, by a read of the database. Raises StoreError."""
-        return self._tenancy.is_proved()
+        try:
+            return self._tenancy.is_proved()
+        except StoreUnavailable:
+            # The next connection may be to a copy that lacks what takes no sequence.
+            self._doubt()
+            self._tenancy.doubt()
+            raise
 
     @property
     def sequence(self) -> int:

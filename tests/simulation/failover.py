@@ -164,7 +164,8 @@ def check_above(database: Database, commit: Pending) -> None:
         if entry.sequence <= max(seen.sequence, database.acknowledged):
             world.violation(f"{process} gives sequence {entry.sequence} out again")
     for rows in commit.changes.inserts:
-        last = seen.floor.get(ID_SERIES.get(rows[0].table, ""), 0)
+        name = ID_SERIES.get(rows[0].table, "")
+        last = (seen.series if name in _OF_ROWS else seen.floor).get(name, 0)
         for row in rows if last else ():
             key: Any = key_of(row)
             if key <= last:

@@ -286,6 +286,23 @@ def test_an_epoch_that_a_lagging_copy_gives_out_again_is_not_ours(
     assert not lane.lane.is_current()
 
 
+def test_a_lane_reads_all_again_whose_connection_was_lost_while_it_proved_its_lease(
+    lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next connection may be to a copy that lacks what takes no sequence, such as positions of sessions."""
+    assert lane.lane.is_current()
+
+    def away() -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patched, pytest.raises(StoreUnavailable):
+        patched.setattr(lane.store, "current", away)
+        lane.lane.is_current()
+    assert lane.lane.lease is None
+    lane.do(Deposit(id=1, amount=5))
+    assert lane.lane.is_current()
+
+
 def test_a_suspension_waits_longer_each_time_and_starts_anew_after_success(lane: LaneUnderTest, faults: Faults) -> None:
     batch = [delivery(1, Deposit(id=1, amount=5))]
     faults.arm("begin", StoreUnavailable("away"), times=1)
