@@ -106,8 +106,8 @@ class HighWater:
         """What is given up for it; None: nothing, or it is not known."""
         self._is_sure = False
         """Whether a consumer had the lane in that lineage: this one, or the one whose mark it was given."""
-        self._is_beside = False
-        """Whether it has seen another history since it went on in one: it may know of ids that were lost with that."""
+        self._seen_since: Lease | None = None
+        """What it has only seen of a history for which its own was given up."""
         self.is_in_doubt = False
         """Whether all of this was only seen in a database, and another one answers now: it is nobody's mark."""
         self._doubted_in: str | None = None
@@ -157,6 +157,9 @@ class HighWater:
         self._is_partial = self._is_partial or mark.is_partial
         for name, value in mark.series.items():
             self._count(name, value)
+        if (since := self._seen_since) is not None and since.lineage == self.lineage:
+            self._seen_since = None
+            self.rise(since.safe_sequence, since.epoch)
 
     def _has_given_up(self, mark: Mark) -> bool:
         """Whether the lineage of a mark was given up for its own, and with it all that the mark knows of."""
@@ -211,8 +214,7 @@ class HighWater:
     def is_beside(self, lease: Lease | None) -> bool:
         """Whether a database that has this lease has another history, also where an operator has accepted that."""
         named = None if lease is None else lease.lineage
-        is_another = self.lineage is not None and named is not None and self.lineage != named
-        return bool(self.sequence) and (is_another or self._is_beside)
+        return bool(self.sequence) and self.lineage is not None and named is not None and self.lineage != named
 
     def contradicts(self, lease: Lease | None) -> bool:
         """Whether a lane must not go on under this lease before it was claimed again."""
@@ -224,24 +226,33 @@ class HighWater:
             self._last = None
         if last_id is not None:
             self._last = lease.sequence, last_id
-        self._uncompared, self._is_beside = None, False
+        self._uncompared = self._seen_since = None
         self.lineage, self._supersedes = lease.lineage or self.lineage, lease.supersedes
         self._is_sure, self.is_in_doubt = True, False
 
     def seen(self, lease: Lease) -> None:
         """What the database shows to a standby, but for what may be lost with the primary: nobody was told of it."""
-        is_first = self.lineage is None or (not self.sequence and lease.safe_sequence)
-        # In whatever database it was before, nothing was told; or all that was told there was given up for this one.
-        if is_first or (lease.lineage is not None and lease.lineage != self.lineage):
-            if not is_first:
-                self._is_beside = True
-                self._last = self._uncompared = None
+        if self.lineage is None or (not self.sequence and lease.safe_sequence):
+            # In whatever database it was before, nothing was told.
             self.lineage, self._supersedes, self._is_sure = lease.lineage, lease.supersedes, False
+        elif lease.lineage is not None and lease.lineage != self.lineage:
+            # Its mark tells of its own history, and does not mix them.
+            self._seen_since, self.epoch = lease, max(self.epoch, lease.epoch)
+            return
         self.rise(lease.safe_sequence, lease.epoch)
+
+    def _go_over_to(self, seen: Lease) -> None:
+        """What was seen there counts, and what it knew was given up for that."""
+        self.lineage, self._supersedes, self._seen_since = seen.lineage, seen.supersedes, None
+        self._last = self._uncompared = None
+        self.rise(seen.safe_sequence, seen.epoch)
 
     def check(self, lease: Lease | None) -> None:
         """Raises CommitsLost where the database has lost commits, and no operator has accepted all of that."""
         found, accepted = (0, None) if lease is None else (lease.sequence, lease.lost_up_to)
+        since, named = self._seen_since, None if lease is None else lease.lineage
+        if since is not None and named == since.lineage and since.safe_sequence > (accepted or found):
+            self._go_over_to(since)
         accepting = self._accepting(found)
         if self.is_in_doubt and lease is not None and lease.has_given_up(self._doubted_in):
             # A loss was accepted here since then, by somebody's word: there is no mark that would have been named.

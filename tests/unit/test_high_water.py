@@ -37,15 +37,28 @@ def test_a_mark_of_more_than_was_given_up_for_its_own_is_of_another_history() ->
     assert knowing(in_a_copy, of_before).mark() == in_a_copy
 
 
-def test_what_a_standby_has_seen_after_an_accepted_loss_is_of_the_new_history() -> None:
+def test_the_mark_of_a_standby_is_of_one_history_also_when_it_has_seen_another() -> None:
     lease = Lease(2, 9, lineage="second", supersedes="first +4")
     standby = knowing(ALONE)
     standby.check(lease)
     standby.seen(lease)
-    assert standby.mark() == Mark(9, 2, {"users": 7}, lineage="second", supersedes="first +4")
+    assert standby.mark() == Mark(4, 2, {"users": 7}, lineage="first")
     of_the_lane = Mark(9, 2, {"users": 12, "letters": 3}, lineage="second", supersedes="first +4")
     # Whoever had the lane has given out ids of which the standby knows nothing.
     assert knowing(of_the_lane, standby.mark()).mark() == of_the_lane
+    fallen = Lease(2, 6, lineage="second", supersedes="first +4")
+    with pytest.raises(CommitsLost, match="ends at sequence 6, and 9 was acknowledged"):
+        standby.check(fallen)
+    assert standby.mark() == Mark(9, 2, {"users": 7}, lineage="second", supersedes="first +4")
+    assert standby.is_beside(Lease(2, 6, 1, None, 9, lineage="third", supersedes="second +9 first +4"))
+
+
+def test_a_standby_has_what_it_was_told_also_where_the_acceptance_that_it_saw_is_lost() -> None:
+    standby = knowing(ALONE)
+    standby.seen(Lease(2, 9, lineage="second", supersedes="first +4"))
+    with pytest.raises(CommitsLost, match="ends at sequence 3, and 4 was acknowledged"):
+        standby.check(Lease(1, 3, lineage="first"))
+    assert not standby.is_in_doubt
 
 
 def test_a_standby_that_has_only_seen_an_accepted_loss_knows_what_was_given_up() -> None:
