@@ -79,13 +79,7 @@ class Lane:
 
     def is_current(self) -> bool:
         """Whether the lease is still this consumer's, by a read of the database. Raises StoreError."""
-        try:
-            return self._tenancy.is_proved()
-        except StoreUnavailable:
-            # The next connection may be to a copy that lacks what takes no sequence.
-            self._doubt()
-            self._tenancy.doubt()
-            raise
+        return self._tenancy.is_proved()
 
     @property
     def sequence(self) -> int:

@@ -78,7 +78,12 @@ class Tenancy:
         """Whether the lease is still this consumer's, by a read of the database. Raises StoreError."""
         if self.lease is None:
             return False
-        current = self._store.current()
+        try:
+            current = self._store.current()
+        except StoreUnavailable:
+            # The next connection may be to a copy that lacks what takes no sequence.
+            self.doubt()
+            raise
         return _is_same(current, self.lease) and not self._high_water.contradicts(current)
 
     def claim(self) -> Lease:
