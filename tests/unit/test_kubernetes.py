@@ -12,7 +12,7 @@ from coordinator.cli import cli
 from coordinator.cli import gateway as gateway_command
 from coordinator.http.server import STOP_MARGIN_S
 from coordinator.registry import registry
-from coordinator.runtime.settings import EffectSettings, GatewaySettings, LaneSettings
+from coordinator.runtime.settings import EffectSettings, GatewaySettings, IngressSettings, LaneSettings
 from tests.unit.test_compose import COMPOSE_SERVICES
 
 BASE = Path(__file__).parents[2] / "docs" / "deploy" / "kubernetes" / "base"
@@ -53,7 +53,7 @@ def test_every_file_is_named_and_every_object_has_a_name_of_its_own() -> None:
 
 
 def test_the_processes_are_those_of_compose() -> None:
-    ours = {name for name in COMPOSE_SERVICES if kind_of(name) in ("coordinator", "gateway", "effects")}
+    ours = {name for name in COMPOSE_SERVICES if kind_of(name) in ("coordinator", "gateway", "effects", "ingress")}
     assert ours == DEPLOYMENTS.keys()
 
 
@@ -123,6 +123,7 @@ def test_a_process_is_given_the_time_that_its_stop_may_take(name: str) -> None:
     needed = {
         "coordinator": 2 * LaneSettings().stop_timeout_s,
         "effects": EffectSettings().stop_timeout_s,
+        "ingress": IngressSettings().stop_timeout_s + 2.0,
         "gateway": GatewaySettings().wait_s + STOP_MARGIN_S,
     }[kind_of(name)]
     if kind_of(name) == "gateway":
@@ -194,7 +195,7 @@ def test_a_process_reaches_its_own_servers_and_no_others() -> None:
     for name, deployment in DEPLOYMENTS.items():
         labels = deployment["spec"]["selector"]["matchLabels"]
         service, _, kind = name.partition("-")
-        outside = {provider} if kind == "effects" else servers[service]
+        outside = {"effects": {provider}, "ingress": set[int]()}.get(kind_of(name)) or servers.get(service, set())
         assert allowed("egress", labels) == {names, rabbitmq} | outside, name
         assert allowed("ingress", labels) == {SCRAPED} | ({SERVED} if kind == "gateway" else set()), name
     migrating = of_kind("Job")["migrate"]["spec"]["template"]["metadata"]["labels"]
