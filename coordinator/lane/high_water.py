@@ -106,6 +106,9 @@ class HighWater:
         """What is given up for it; None: nothing, or it is not known."""
         self._is_sure = False
         """Whether a consumer had the lane in that lineage: this one, or the one whose mark it was given."""
+        self._was_beside = False
+        """Whether it had been told of another history, for which that one was given up: ids of it may be above those in
+        the database."""
         self._seen_since: Lease | None = None
         """What it has only seen of a history for which its own was given up."""
         self.is_in_doubt = False
@@ -146,6 +149,7 @@ class HighWater:
                 self._series, self._is_partial = {}, False
                 self._supersedes = None
             if mark.lineage != self.lineage:
+                self._was_beside = bool(self._series)
                 # At its sequence the new history may have another one.
                 self._last = self._uncompared = None
             self.lineage, self._supersedes = mark.lineage, mark.supersedes or self._supersedes
@@ -214,7 +218,8 @@ class HighWater:
     def is_beside(self, lease: Lease | None) -> bool:
         """Whether a database that has this lease has another history, also where an operator has accepted that."""
         named = None if lease is None else lease.lineage
-        return bool(self.sequence) and self.lineage is not None and named is not None and self.lineage != named
+        is_another = self.lineage is not None and named is not None and self.lineage != named
+        return bool(self.sequence) and (is_another or self._was_beside)
 
     def contradicts(self, lease: Lease | None) -> bool:
         """Whether a lane must not go on under this lease before it was claimed again."""
@@ -226,7 +231,7 @@ class HighWater:
             self._last = None
         if last_id is not None:
             self._last = lease.sequence, last_id
-        self._uncompared = self._seen_since = None
+        self._uncompared, self._seen_since, self._was_beside = None, None, False
         self.lineage, self._supersedes = lease.lineage or self.lineage, lease.supersedes
         self._is_sure, self.is_in_doubt = True, False
 
@@ -244,7 +249,7 @@ class HighWater:
     def _go_over_to(self, seen: Lease) -> None:
         """What was seen there counts, and what it knew was given up for that."""
         self.lineage, self._supersedes, self._seen_since = seen.lineage, seen.supersedes, None
-        self._last = self._uncompared = None
+        self._last, self._uncompared, self._was_beside = None, None, bool(self._series)
         self.rise(seen.safe_sequence, seen.epoch)
 
     def check(self, lease: Lease | None) -> None:

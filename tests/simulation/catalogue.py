@@ -325,7 +325,9 @@ def log_in_another_transaction(patches: Patches) -> None:
         self.store.call("second commit")
         self.database.fence(lease)
         process = self.store.process
-        self.database.land(Pending(process, lease, sequence, Changes([], [], entries), process.waiting))
+        self.database.land(
+            Pending(process, lease, sequence, Changes([], [], entries), process.waiting, *process.seen.at_commit())
+        )
 
     patches.wrap(SimulatedTransaction, "commit", commit)
 

@@ -49,7 +49,7 @@ def _letter_after_the_commit(patches: Patches) -> None:
         if letters.inserts:
             self.store.call("second commit")
             process = self.store.process
-            self.database.land(Pending(process, lease, sequence, letters, process.waiting))
+            self.database.land(Pending(process, lease, sequence, letters, process.waiting, *process.seen.at_commit()))
 
     patches.wrap(SimulatedTransaction, "commit", commit)
 

@@ -53,6 +53,10 @@ class Pending(Struct, frozen=True):
     changes: Changes
     waiting: int
     """How many deliveries its process had not settled when the lane admitted this batch."""
+    acknowledged: int
+    """The sequence of which its process knew when it was sent: of more it may learn until this lands."""
+    given_out: dict[str, int]
+    """The series, likewise."""
 
 
 class Database:

@@ -102,6 +102,10 @@ class Seen:
         """The series at the time when it went above a loss."""
         self.series: dict[str, int] = {}
 
+    def at_commit(self) -> tuple[int, dict[str, int]]:
+        """What a commit that is sent now must be above."""
+        return self.sequence, self.series.copy()
+
     def committed(self, sequence: int, given_out: Iterable[Series], last: int) -> None:
         """Its own commit was answered, and these ids are given out: by it, or before it took the lane over. `last`: the
         sequence of the last command that it has settled; 0: none.
@@ -150,9 +154,9 @@ def check_above(database: Database, commit: Pending) -> None:
     world, process, lease = database.world, commit.process, commit.lease
     seen = process.seen
     entries = [row for rows in commit.changes.inserts for row in rows if isinstance(row, LogEntry)]
-    is_accepted = lease.lost_up_to is not None and lease.lost_up_to >= seen.sequence
-    if lease.sequence < seen.sequence and not is_accepted:
-        world.violation(f"{process} goes on at sequence {lease.sequence}, and {seen.sequence} was acknowledged")
+    is_accepted = lease.lost_up_to is not None and lease.lost_up_to >= commit.acknowledged
+    if lease.sequence < commit.acknowledged and not is_accepted:
+        world.violation(f"{process} goes on at sequence {lease.sequence}, and {commit.acknowledged} was acknowledged")
     if commit.sequence != database.sequence + len(entries):
         if entries or not is_accepted:
             world.violation(f"{process} goes from sequence {database.sequence} to {commit.sequence}")
@@ -161,11 +165,11 @@ def check_above(database: Database, commit: Pending) -> None:
         # A copy that has gone on by itself ended where the other one did: only ids are behind.
         _note_raised(database, commit)
     for entry in entries:
-        if entry.sequence <= max(seen.sequence, database.acknowledged):
+        if entry.sequence <= max(commit.acknowledged, database.acknowledged):
             world.violation(f"{process} gives sequence {entry.sequence} out again")
     for rows in commit.changes.inserts:
         name = ID_SERIES.get(rows[0].table, "")
-        last = (seen.series if name in _OF_ROWS else seen.floor).get(name, 0)
+        last = (commit.given_out if name in _OF_ROWS else seen.floor).get(name, 0)
         for row in rows if last else ():
             key: Any = key_of(row)
             if key <= last:

@@ -203,7 +203,7 @@ class SimulatedTransaction:
         database.check_own(process)
         self.check_fence(lease)
         database.refuse(changes)
-        commit = Pending(process, lease, sequence, changes, process.waiting)
+        commit = Pending(process, lease, sequence, changes, process.waiting, *process.seen.at_commit())
         if world.happens("lands_later"):
             world.trace("%s: the connection is lost during COMMIT", process)
             database.pending = commit

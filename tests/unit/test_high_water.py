@@ -68,3 +68,13 @@ def test_a_standby_that_has_only_seen_an_accepted_loss_knows_what_was_given_up()
     assert standby.mark().sequence == 9
     with pytest.raises(CommitsLost, match="ends at sequence 6, and 9 was acknowledged"):
         standby.check(Lease(2, 6, lineage="second", supersedes="first +4"))
+
+
+def test_who_was_told_of_an_accepted_loss_may_know_of_ids_that_are_above_those_there() -> None:
+    lease = Lease(3, 6, lineage="second", supersedes="first +3")
+    told = knowing(Mark(3, 1, {"users": 7}, lineage="first"))
+    told.learn(Mark(6, 2, {}, lineage="second", supersedes="first +3"))
+    assert told.is_beside(lease)
+    told.goes_on_in(lease)
+    assert not told.is_beside(lease)
+    assert not knowing(Mark(6, 2, {"users": 7}, lineage="second", supersedes="first +3")).is_beside(lease)
