@@ -45,7 +45,8 @@ def is_taken(world: World, command_id: str, at_s: float) -> list[str]:
     """The violations when the commit of this command lands."""
     process = world.processes["ledger-0"]
     world.now = at_s
-    world.taken(Pending(process, world.databases["ledger"].lease(), 1, Changes([], [], []), 2), command_id)
+    commit = Pending(process, world.databases["ledger"].lease(), 1, Changes([], [], []), 2, 0, {})
+    world.taken(commit, command_id)
     return world.violations
 
 
