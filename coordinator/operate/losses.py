@@ -39,9 +39,10 @@ def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, wit
     """Let LANE go on although its database has lost the commands after the sequence `--at`, `--up-to` another.
 
     A lane whose database ends before the last acknowledged command stops, and names both sequences. With this command
-    it goes on above the last one: it gives out no lost sequence and no lost id again. The commands stay lost, unless
-    their publishers send them again. A later loss is another, and stops the lane again. So does a database that is not
-    the one in which the lane's commands were applied: with this command the lane goes on there, above both.
+    it goes on above the last one: it gives out no lost sequence again, and no lost id that the mark or a process of the
+    lane knows. The commands stay lost, unless their publishers send them again. A later loss is another, and stops the
+    lane again. So does a database that is not the one in which the lane's commands were applied: with this command the
+    lane goes on there, above both.
 
     The mark that the lane keeps, in RabbitMQ or in process beside its database, must show the loss. Where there is
     none, since it is lost too, --without-mark takes your word for up to a thousand million commands. It is refused
@@ -89,6 +90,13 @@ def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, wit
             f"than {up_to}, it stays blocked and says so (`/readyz`, `lane_suspended`). If none knows which ids were "
             "given out, they are given out again, unless you raise them before its next command (docs/OPERATING.md, "
             "Backups)",
+            err=True,
+        )
+    elif mark is not None and up_to > mark.sequence:
+        click.echo(
+            f"coordinator: the mark of {lane} knows only the ids that were given out up to the sequence "
+            f"{mark.sequence}. If none of its processes knows of more, those after that are given out again, unless "
+            "you raise them before its next command (docs/OPERATING.md, Backups)",
             err=True,
         )
 

@@ -127,7 +127,7 @@ def test_what_was_accepted_before_stays_so(database: str, monkeypatch: pytest.Mo
     keep(monkeypatch, Mark(sequence=9))
     for up_to, kept in ((9, 9), (20, 20), (9, 20), (30, 30)):
         accepted = accept(database, up_to)
-        assert (accepted.exit_code, accepted.stderr) == (0, "")
+        assert (accepted.exit_code, bool(accepted.stderr)) == (0, kept > 9), "it tells which ids the mark lacks"
         assert accepted.stdout == f"users may go on, though the sequences 1 to {kept} are lost\n"
         with closing(open_store(database, registry().service("users"))) as store:
             lease = store.current()
@@ -249,6 +249,15 @@ def test_without_a_mark_it_is_the_operators_word(database: str, monkeypatch: pyt
     word = accept(database, 9, "--without-mark").stderr
     assert word.startswith("coordinator: that anything is lost of users is your word alone. ")
     assert "If none knows which ids were given out, they are given out again, unless you raise them" in word
+
+
+def test_ids_above_the_mark_are_not_said_to_be_safe(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(monkeypatch, Mark(sequence=3))
+    assert accept(database, 3).stderr == ""
+    beyond = accept(database, 9)
+    assert beyond.exit_code == 0
+    assert "knows only the ids that were given out up to the sequence 3. " in beyond.stderr
+    assert "those after that are given out again, unless you raise them" in beyond.stderr
 
 
 def test_no_sequence_of_the_log_is_accepted_as_lost_where_the_lease_is(
