@@ -118,12 +118,21 @@ def test_a_broker_s_wrong_certificate_ends_the_process_with_words(wrong: Wrong, 
     assert server.connections <= 2
 
 
-def test_an_effect_worker_refuses_a_broker_s_wrong_certificate(wrong: Wrong, forks: Forks, tmp_path: Path) -> None:
-    provider = {"STRIPE_API_KEY": "sk_test_hunter3", "STRIPE_METADATA_KEY": "0123456789abcdef"}
-    provider |= {"COORDINATOR_APP": "gateways.app:APP"}
+PROVIDER: Final = {"STRIPE_API_KEY": "sk_test_hunter3", "STRIPE_METADATA_KEY": "0123456789abcdef"}
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [(["effects", "payments"], PROVIDER), (["ingress"], {"INGRESS_ACCOUNTS": "partner"})],
+    ids=["effects", "ingress"],
+)
+def test_others_refuse_a_broker_s_wrong_certificate(
+    wrong: Wrong, forks: Forks, tmp_path: Path, words: list[str], settings: dict[str, str]
+) -> None:
     with closing(wrong.server()) as server:
         url = f"amqps://guest:hunter2@127.0.0.1:{server.port}/%2F?cacertfile={wrong.authority.certificate}"
-        status, said = ended(forks, tmp_path / "log", ["coordinator", "effects", "payments"], AMQP_URL=url, **provider)
+        named_app = {"COORDINATOR_APP": "gateways.app:APP"}
+        status, said = ended(forks, tmp_path / "log", ["coordinator", *words], AMQP_URL=url, **settings, **named_app)
     named = ("AMQP_URL", "no TLS connection", f":{server.port}", wrong.words)
     assert [each for each in named if each not in said] == [], (status, said)
     assert status == 2
