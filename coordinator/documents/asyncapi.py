@@ -13,13 +13,14 @@ import msgspec
 
 from coordinator.dev.settings import DevSettings
 from coordinator.protocol import actors, fields, senders, tracestates, wire
-from coordinator.runtime.settings import BrokerSettings
+from coordinator.runtime.settings import BrokerSettings, IngressSettings
 from coordinator.service.json_schemas import Json, portable
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
 from coordinator.service.trace_context import TRACESTATE_CHARACTERS_MAX
 from coordinator.service.unit_of_work import Handler
+from coordinator.transports.rabbitmq.ingress.topology import ingress_name, ingress_queue_arguments
 from coordinator.transports.rabbitmq.properties import PERSISTENT
 from coordinator.transports.rabbitmq.topology import (
     DEAD_EXCHANGE,
@@ -40,6 +41,11 @@ _EXCHANGES: Final[dict[str, str]] = {
     "internal types, operators' types and ids of UUID version 8 taken.",
     DEAD_EXCHANGE: "What RabbitMQ itself takes out of a lane's queue. Nobody publishes to it; the lane takes it in.",
 }
+_OF_ACCOUNT: Final = ingress_name("{account}")
+_WHOSE_EXCHANGE: Final = (
+    "Commands of one outside account, which alone may write to it, and to nothing else: `coordinator ingress` hands "
+    "them on to the lanes that their routing keys name."
+)
 
 
 def document(services: Sequence[Service]) -> Json:
@@ -50,6 +56,7 @@ def document(services: Sequence[Service]) -> Json:
     schemas = _schemas(services)
     for service in services:
         _describe_lane(service, channels, operations, messages)
+    _describe_ingress(services, channels, operations)
     channels["outcomes"] = {
         "address": None,
         "title": "Where the outcome of a command goes: the queue that its property reply_to names, "
@@ -78,7 +85,8 @@ def document(services: Sequence[Service]) -> Json:
         "channels": channels,
         "operations": operations,
         "x-exchanges": {
-            name: {"type": "direct", "durable": True, "description": text} for name, text in _EXCHANGES.items()
+            name: {"type": "direct", "durable": True, "description": text}
+            for name, text in (_EXCHANGES | {_OF_ACCOUNT: _WHOSE_EXCHANGE}).items()
         },
         "components": {"messages": messages, "schemas": schemas},
     }
@@ -93,28 +101,46 @@ def _describe_lane(service: Service, channels: Json, operations: Json, messages:
     lane = service.lane
     types = [handler.command.type for handler in service.public_handlers]
     bytes_max = BrokerSettings.model_fields["queue_bytes_max"].default
-    channels[lane] = _queue(queue_name(lane), WRITES_EXCHANGE, lane, queue_arguments(lane, bytes_max)) | {
+    channels[lane] = _queue(
+        queue_name(lane), WRITES_EXCHANGE, {"x-routing-key": lane}, queue_arguments(lane, bytes_max)
+    ) | {
         "x-system-exchange": SYSTEM_EXCHANGE,
         "messages": {name: _ref("messages", name) for name in (*types, "pack")},
     }
     if service.effects is not None:
         key = effects_key(lane)
-        channels[key] = _queue(queue_name(key), SYSTEM_EXCHANGE, key, effects_queue_arguments(bytes_max)) | {
+        channels[key] = _queue(
+            queue_name(key), SYSTEM_EXCHANGE, {"x-routing-key": key}, effects_queue_arguments(bytes_max)
+        ) | {
             "title": f"Calls to the outside that the lane {lane} asks its effect workers for, and nobody else does.",
         }
     for handler in service.public_handlers:
         name = handler.command.type
         messages[name] = _command_message(handler)
         messages[f"{name}.outcome"] = _outcome_message(handler)
-        operations[name] = _receive(lane, name, f"{name}.outcome")
-    operations[f"{lane}.pack"] = _receive(lane, "pack", "outcome-pack")
+        operations[name] = _receive(lane, [lane], [name], [f"{name}.outcome"])
+    operations[f"{lane}.pack"] = _receive(lane, [lane], ["pack"], ["outcome-pack"])
 
 
-def _queue(name: str, exchange: str, routing_key: str, arguments: dict[str, str | int | bool]) -> Json:
+def _describe_ingress(services: Sequence[Service], channels: Json, operations: Json) -> None:
+    """What an outside publisher sees: one exchange, and behind it one queue for all lanes."""
+    lanes = [service.lane for service in services]
+    types = [handler.command.type for service in services for handler in service.public_handlers]
+    arguments = ingress_queue_arguments(IngressSettings())
+    channels["ingress"] = _queue(_OF_ACCOUNT, _OF_ACCOUNT, {"x-routing-keys": lanes}, arguments) | {
+        "title": "In the place of the lanes' own queues, for whoever has an account of INGRESS_ACCOUNTS.",
+        "parameters": {"account": {"description": "The publisher's account of RabbitMQ."}},
+        "messages": {name: _ref("messages", name) for name in (*types, "pack")},
+    }
+    outcomes = [f"{name}.outcome" for name in types]
+    operations["ingress"] = _receive("ingress", lanes, [*types, "pack"], [*outcomes, "outcome-pack"])
+
+
+def _queue(name: str, exchange: str, keys: Json, arguments: dict[str, str | int | bool]) -> Json:
     return {
         "address": name,
         "x-exchange": exchange,
-        "x-routing-key": routing_key,
+        **keys,
         "x-arguments": arguments,
         "bindings": {
             "amqp": {
@@ -126,14 +152,14 @@ def _queue(name: str, exchange: str, routing_key: str, arguments: dict[str, str 
     }
 
 
-def _receive(lane: str, message: str, outcome: str) -> Json:
+def _receive(channel: str, lanes: Sequence[str], messages: Sequence[str], outcomes: Sequence[str]) -> Json:
     return {
         "action": "receive",
-        "channel": {"$ref": f"#/channels/{lane}"},
-        "messages": [{"$ref": f"#/channels/{lane}/messages/{message}"}],
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in messages],
         "bindings": {
             "amqp": {
-                "cc": [lane],
+                "cc": list(lanes),
                 "deliveryMode": PERSISTENT,
                 "mandatory": True,
                 "ack": True,
@@ -146,7 +172,7 @@ def _receive(lane: str, message: str, outcome: str) -> Json:
                 "description": "The AMQP property reply_to. Without it no outcome is sent.",
             },
             "channel": {"$ref": "#/channels/outcomes"},
-            "messages": [{"$ref": f"#/channels/outcomes/messages/{outcome}"}],
+            "messages": [{"$ref": f"#/channels/outcomes/messages/{name}"} for name in outcomes],
         },
     }
 

@@ -33,6 +33,7 @@ from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import system_command_id
 from coordinator.service.outcome import FORGOTTEN, Outcome
 from coordinator.stores import port  # noqa: F401  # every module with settings is imported by now
+from coordinator.transports.rabbitmq.ingress.topology import ingress_name
 from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE, queue_name
 
 ROOT = Path(__file__).parents[2]
@@ -204,7 +205,16 @@ def test_asyncapi_has_every_command_and_the_queues_of_every_lane() -> None:
         assert ASYNCAPI["channels"][service.name]["x-exchange"] == WRITES_EXCHANGE
         assert ASYNCAPI["channels"][service.name]["x-system-exchange"] == SYSTEM_EXCHANGE
     assert ASYNCAPI["channels"]["effects.payments"]["x-exchange"] == SYSTEM_EXCHANGE
-    assert set(ASYNCAPI["x-exchanges"]) == {WRITES_EXCHANGE, SYSTEM_EXCHANGE, DEAD_EXCHANGE}
+    outside = ingress_name("{account}")
+    assert set(ASYNCAPI["x-exchanges"]) == {WRITES_EXCHANGE, SYSTEM_EXCHANGE, DEAD_EXCHANGE, outside}
+
+
+def test_asyncapi_has_what_an_outside_publisher_may_send() -> None:
+    channel, operation = ASYNCAPI["channels"]["ingress"], ASYNCAPI["operations"]["ingress"]
+    assert (channel["address"], channel["x-exchange"]) == (ingress_name("{account}"),) * 2
+    assert channel["x-routing-keys"] == [service.name for service in registry().services]
+    assert set(channel["messages"]) == {"pack", *(handler.command.type for handler in HANDLERS)}
+    assert len(operation["messages"]) == len(operation["reply"]["messages"]) == len(channel["messages"])
 
 
 def schema_named(name: str) -> jsonschema.Draft202012Validator:
