@@ -31,7 +31,7 @@ from coordinator.service.outside_calls import effects_key
 from coordinator.transports.consumer_thread import ConsumerThread, in_full
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.not_sent import NotSent
-from coordinator.transports.queue_gauges import OLDEST_AGE, UNACKNOWLEDGED
+from coordinator.transports.queue_gauges import OLDEST_AGE, READY, UNACKNOWLEDGED
 from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.bindings import keep_bound, queue_of_dead_letters, queue_of_lane
@@ -80,7 +80,7 @@ class LaneConsumer(ConsumerThread):
         self._outcomes = Publisher(broker, f"{holder} outcomes", ("",), answers=True)
         self._replies = Replies(self._outcomes, NotSent(lane), settings.accounts.reply_queues)
         self._mark = KeptMark(self._publisher, lane)
-        self._queue = QueueWatch(lane)
+        self._queue = QueueWatch(queue_name(lane), READY.labels(lane))
         self._app_id = app_id(f"coordinator.{lane}")
         self._reconnecting = Reconnecting(f"{holder} consume", broker)
         self._connection: AmqpConnection | None = None

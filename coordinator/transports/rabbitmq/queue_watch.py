@@ -1,4 +1,4 @@
-"""How many messages wait in a lane's queue, for its metrics: RabbitMQ is asked now and then."""
+"""How many messages wait in a queue, for its consumers' metrics: RabbitMQ is asked now and then."""
 
 import asyncio
 import math
@@ -7,24 +7,23 @@ from contextlib import suppress
 from typing import Any, Final
 
 import pika
+from prometheus_client import Gauge
 
 from coordinator.runtime.broker_accounts import BrokerAccounts
 from coordinator.service.errors import CoordinatorError
-from coordinator.transports.queue_gauges import READY
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.properties import is_strangers
-from coordinator.transports.rabbitmq.topology import queue_name
 
 ASK_EVERY_S: Final = 5.0
 
 
 class QueueWatch:
-    """The length of one lane's queue, as its consumers see it, standbys too."""
+    """The length of one queue, as its consumers see it, standbys too."""
 
-    def __init__(self, lane: str) -> None:
-        self._queue = queue_name(lane)
+    def __init__(self, queue: str, shown: Gauge) -> None:
+        self._queue = queue
         self._ready = math.nan
-        READY.labels(lane).set_function(lambda: self._ready)
+        shown.set_function(lambda: self._ready)
 
     async def watch(self, connection: AmqpConnection) -> None:
         """Ask again and again while the connection lasts, or until cancelled."""

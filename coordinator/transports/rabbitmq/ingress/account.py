@@ -18,7 +18,7 @@ from typing import Any, Final
 import pika
 import structlog
 from msgspec import Struct
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import BrokerSettings, IngressSettings
@@ -40,6 +40,7 @@ from coordinator.transports.rabbitmq.ingress.queue_looks import QueueLooks
 from coordinator.transports.rabbitmq.ingress.topology import ingress_name, ingress_queue_arguments
 from coordinator.transports.rabbitmq.properties import app_id
 from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.queue_watch import QueueWatch
 from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE
 from coordinator.transports.reconnecting import HandedOver, Reconnecting
 
@@ -50,6 +51,9 @@ UNREADABLE: Final = Counter(
     "coordinator_ingress_unreadable_total",
     "Messages of the account that could not be published with their own properties.",
     ["account"],
+)
+WAITING: Final = Gauge(
+    "coordinator_ingress_ready_messages", "Messages of the account's queue that no ingress holds.", ["account"]
 )
 _PAUSE_S: Final = 0.02
 _PAUSE_S_MAX: Final = 1.0
@@ -90,6 +94,7 @@ class IngressAccount:
         self._reconnecting = Reconnecting(name, broker)
         self._carrying = Carrying(account, user, app_id(name))
         self._pace = Pace(settings)
+        self._queue = QueueWatch(ingress_name(account), WAITING.labels(account))
         self._stop = asyncio.Event()
         # A counter that begins with its first message has not grown, for whoever is to be alarmed by it.
         UNREADABLE.labels(account)
@@ -159,6 +164,7 @@ class IngressAccount:
                 asyncio.create_task(
                     keep_bound(connection, self._bound, self._declare_exchange), name=f"bindings of {self.account}"
                 ),
+                asyncio.create_task(self._queue.watch(connection), name=f"queue of {self.account}"),
             ]
             changes: set[asyncio.Future[Any]] = {*beside, connection.lost}
             ended, _ = await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
