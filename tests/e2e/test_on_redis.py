@@ -45,3 +45,19 @@ async def test_what_redis_lost_while_everybody_was_down_is_noticed_at_the_next_s
 async def test_an_outage_of_redis_is_answered_503_and_loses_nothing(system: System, redis_broker: RedisBroker) -> None:
     system.start("users")
     await test_outages.outlives_an_outage(system, redis_broker)
+
+
+@pytest.mark.faults
+async def test_a_redis_that_loses_everything_under_load_loses_nothing_that_was_told(
+    system: System, redis_broker: RedisBroker
+) -> None:
+    """What it had confirmed and nobody had applied is lost; whoever asks again with the same key gets his outcome."""
+    system.start("users")
+
+    async def lose(_: object) -> None:
+        for at in (test_outages.FEW, 3 * test_outages.FEW):
+            await test_outages.settled(system, at)
+            with redis.Redis.from_url(redis_broker.url) as administrator:
+                administrator.flushall()
+
+    await test_outages.credit_through(system, lose)
