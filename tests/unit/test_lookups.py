@@ -75,7 +75,8 @@ def test_a_name_is_looked_up_once_for_a_connection(asked: list[str]) -> None:
             asked.clear()
             _, writer = await asyncio.open_connection("one.example", port, family=socket.AF_INET)
             writer.close()
-        assert asked == ["one.example"]
+        # Some releases of Python then ask for the address that was found, too: no resolver is asked for that.
+        assert [name for name in asked if name != "127.0.0.1"] == ["one.example"]
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(connect())
