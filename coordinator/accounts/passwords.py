@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-from coordinator.runtime.loading import SECRET_BYTES_MAX, setting_value
+from coordinator.runtime.loading import setting_value
 from coordinator.runtime.plain_files import open_plain_file, text_in
+from coordinator.runtime.secret_files import SECRET_BYTES_MAX
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import TENANT_SIGN
 

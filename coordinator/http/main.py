@@ -14,6 +14,7 @@ from coordinator.http.app import Gateway
 from coordinator.http.certificate import serve_certificate
 from coordinator.http.hosts import TenantOfHost, tenant_by_host, tenants_hosts
 from coordinator.http.opening import OfProcess, OpenGateway
+from coordinator.http.secrets import watch_secrets
 from coordinator.http.server import serve_until_stopped
 from coordinator.http.tenants import TenantApps, front_app, settings_of_one
 from coordinator.runtime.cache_settings import check_cache_is_shared
@@ -135,6 +136,7 @@ async def _serve(
             app, failed = front_app(process.name, apps, settings), apps.failed
         if tls is not None:
             serve_certificate(app, tls)
+        watch_secrets(app)
         await serve_until_stopped(app, host, port, failed, metrics_port=metrics_port, gateways=len(gateways))
 
 

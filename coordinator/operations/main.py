@@ -21,6 +21,7 @@ from coordinator.http.hooks import HOOKS
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.middleware import serve as serve_request
 from coordinator.http.operations import CHECKS, Check, watch_checks, without_metrics
+from coordinator.http.secrets import watch_secrets
 from coordinator.http.server import serve_until_stopped
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.operate.open import check_addresses
@@ -79,6 +80,7 @@ async def _serve(
     app = operations_app(lanes, host, settings, coordinators, shows_metrics=metrics_port is None)
     if settings.server_files is not None:
         serve_certificate(app, ServerTls("gateway", settings.server_files))
+    watch_secrets(app)
     await serve_until_stopped(app, host, port, _never_fails, setting="OPERATIONS_PORT", metrics_port=metrics_port)
     if _are_asking():
         # A database, or the broker, says nothing any more: Python would wait for it at its end.

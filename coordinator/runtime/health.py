@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 from coordinator.runtime.bounded_port import BoundedPort
 from coordinator.runtime.build_info import show_build
 from coordinator.runtime.ending import end_tasks
+from coordinator.runtime.secret_files import SECRET_FILES
 from coordinator.runtime.server_tls import ServerTls
 from coordinator.runtime.settings import TelemetrySettings
 from coordinator.service.errors import ConfigurationError
@@ -55,10 +56,15 @@ class HealthEndpoint:
         self._listening: BoundedPort | None = None
         files = settings.server_files if port is not None else None
         self._tls = None if files is None else ServerTls("metrics", files)
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Listen, if there is a port to listen on. Raises ConfigurationError if the port is not free."""
+        """Listen, if there is a port to listen on. Raises ConfigurationError if the port is not free.
+
+        Files of secrets are looked at in any case: where there is no port, the log says that one has changed.
+        """
+        if self._readiness is not None:
+            self._watching.append(asyncio.create_task(SECRET_FILES.watch(), name="files of secrets"))
         if self._port is None:
             return
         # Nobody needs a web server for a lane that nobody asks.
@@ -87,11 +93,11 @@ class HealthEndpoint:
                 f"port {self._port} of {host!r} cannot be used for /metrics: {reason}; choose another with {setting}"
             ) from None
         if self._tls is not None:
-            self._watching = asyncio.create_task(self._tls.watch(), name=f"certificate of {name}")
+            self._watching.append(asyncio.create_task(self._tls.watch(), name=f"certificate of {name}"))
 
     async def stop(self) -> None:
         """Stop listening."""
-        await end_tasks(self._watching)
+        await end_tasks(*self._watching)
         if self._listening is not None:
             await self._listening.stop()
         if self._runner is not None:
@@ -111,6 +117,9 @@ class HealthEndpoint:
         if self._tls is not None and self._tls.problem is not None:
             # What was read before still serves.
             body["certificate"] = self._tls.problem
+        if SECRET_FILES.problem is not None:
+            # The secret of before may still count.
+            body["secrets"] = SECRET_FILES.problem
         return web.json_response(body, status=200 if state.is_ready else 503)
 
 

@@ -13,13 +13,13 @@ from pydantic_settings import BaseSettings
 from coordinator.runtime.addresses import KNOWN_SCHEMES, without_credentials
 from coordinator.runtime.plain_files import read_plain_file, text_in
 from coordinator.runtime.schemes import begins_wrongly, schemes_of
+from coordinator.runtime.secret_files import SECRET_BYTES_MAX, SECRET_FILES
 from coordinator.service.errors import ConfigurationError
 
 FILE: Final = "_FILE"
 """Behind the name of a secret setting: the variable that names a file which has its value."""
 OTHER_NAME: Final = "other_name"
 """In a field's `json_schema_extra`: the variable that may take the place of the field's own."""
-SECRET_BYTES_MAX: Final = 64 << 10
 
 _Read = TypeVar("_Read", bound=BaseSettings)
 
@@ -187,6 +187,7 @@ def _content(setting: str, path: str) -> str:
         raise ConfigurationError(f"{setting}: {path!r} has more than {SECRET_BYTES_MAX} bytes")
     if not text:
         raise ConfigurationError(f"{setting}: {path!r} is empty")
+    SECRET_FILES.note(setting, path, text)
     return text
 
 

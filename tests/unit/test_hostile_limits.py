@@ -264,7 +264,7 @@ TRIED_IN = {
     "coordinator.lane.request.READ_FIRST_BYTES_MAX": "tests/unit/test_hostile_costs.py",
     "coordinator.stores.api_keys.KEYS_MAX": "tests/integration/test_api_keys.py",
     "coordinator.stores.api_keys.SECRETS_MAX": "tests/integration/test_api_keys.py",
-    "coordinator.runtime.loading.SECRET_BYTES_MAX": "tests/unit/test_secret_files.py",
+    "coordinator.runtime.secret_files.SECRET_BYTES_MAX": "tests/unit/test_secret_files.py",
     "REDIS_MEMORY_ENTRIES_MAX": "tests/unit/test_cache_memory.py",
     "coordinator.cache.redis_breaker.PAUSE_S_MAX": "tests/unit/test_cache_lease.py",
     "coordinator.http.descriptors.BACKLOG_MAX": "tests/unit/gateways/test_gateways_connections.py",

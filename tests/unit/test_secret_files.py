@@ -13,8 +13,9 @@ from coordinator.accounts.passwords import KeptPasswords, NamedPasswords
 from coordinator.documents.generated import groups
 from coordinator.registry import APP_SETTING
 from coordinator.runtime.cache_settings import CacheSettings
-from coordinator.runtime.loading import SECRET_BYTES_MAX, is_secret, load, setting_value
+from coordinator.runtime.loading import is_secret, load, setting_value
 from coordinator.runtime.misspelt import warn_of_unknown
+from coordinator.runtime.secret_files import SECRET_BYTES_MAX
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, ReaderSettings
 from coordinator.service.errors import ConfigurationError
 from shared.payments.settings import StripeSettings
