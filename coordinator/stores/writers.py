@@ -12,7 +12,20 @@ import msgspec
 from msgspec import Struct
 
 WriterKind: TypeAlias = Literal[
-    "role", "view", "trigger", "foreign key", "rule", "event", "routine", "subscription", "process", "file"
+    "role",
+    "account",
+    "view",
+    "trigger",
+    "foreign key",
+    "rule",
+    "event",
+    "routine",
+    "subscription",
+    "foreign server",
+    "foreign table",
+    "job",
+    "process",
+    "file",
 ]
 
 

@@ -29,8 +29,8 @@ _ADMINISTRATORS: Final = (
     *("BINLOG REPLAY", "BINLOG_ADMIN", "REPLICATION_APPLIER"),
     # By `init_connect`, which each session runs with its own rights: of MariaDB, and of MySQL.
     *("CONNECTION ADMIN", "SYSTEM_VARIABLES_ADMIN"),
-    # By another server, whose changes are taken over.
-    *("REPLICATION SLAVE ADMIN", "REPLICATION_SLAVE_ADMIN"),
+    # By another server, whose changes are taken over, or whose data take the place of all that is here.
+    *("REPLICATION SLAVE ADMIN", "REPLICATION_SLAVE_ADMIN", "GROUP_REPLICATION_ADMIN", "CLONE_ADMIN"),
 )
 """With any of these an account may give itself any right, log in or act as another one, or write past all rights."""
 _WRITES_FILES: Final = "FILE"

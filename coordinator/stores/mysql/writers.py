@@ -12,8 +12,9 @@ import msgspec
 from sqlalchemy import Connection, TextClause, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
-from coordinator.stores.mysql.account import GRANTEE, user_of
+from coordinator.stores.mysql.account import GRANTEE, is_role, user_of
 from coordinator.stores.mysql.global_rights import global_rights
+from coordinator.stores.mysql.loopbacks import loopbacks
 from coordinator.stores.mysql.views import View, views_upon
 from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered, naming
 
@@ -140,9 +141,21 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
         writer = Writer(kind="trigger", name=name, does="of another table: its text names this one", tables=())
         found += _naming(writer, body, names)
     found += _elsewhere(connection, query.database, views, names)
+    leading_back = loopbacks(connection, query.database, names)
+    found += leading_back.found
+    found += _namesakes(found, role)
     named = {each.name for each in found if each.kind == "routine"}
     found += [each for each in _making_statements(connection, query) if each.name not in named]
-    return Writers(gathered(found), tuple(unseen))
+    return Writers(gathered(found), (*unseen, *leading_back.unseen))
+
+
+def _namesakes(found: Sequence[Writer], role: str) -> list[Writer]:
+    """Accounts of the lane's name at several hosts. Each has a password of its own, and which one the lane uses no
+    address says: so the rights of all of them stay."""
+    same = [each for each in found if each.kind == "role" and user_of(each.name) == role and not is_role(each.name)]
+    does = "one of several with the name of the lane's role, each with a password of its own: keep one"
+    are_several = len({each.name for each in same}) > 1
+    return [Writer(kind="account", name=each.name, does=does, tables=each.tables) for each in same if are_several]
 
 
 def _elsewhere(

@@ -4,10 +4,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, TextClause, bindparam, text
 
 from coordinator.stores.postgresql.driver_arguments import APPLICATION
+from coordinator.stores.postgresql.loopbacks import loopbacks
 from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered, naming
+
+# A partition, or a child, has rows of the lane's, and whatever hangs on it alone runs as on the whole.
+_FAMILY: Final = """
+    WITH RECURSIVE family (oid, root, part) AS (
+        SELECT oid, relname::text, NULL::text FROM pg_class
+            WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relname IN :tables
+        UNION SELECT inhrelid, root, inhrelid::regclass::text FROM family JOIN pg_inherits ON inhparent = family.oid
+    )
+"""
+
+
+def _of_family(statement: str) -> TextClause:
+    return text(_FAMILY + statement).bindparams(bindparam("tables", expanding=True))
+
 
 # Rights that come by a role of which another is a member, and those of PUBLIC, count: `has_…_privilege` follows both.
 _ROLES: Final = text("""
@@ -29,29 +44,31 @@ _ROLES: Final = text("""
         AND has_schema_privilege(role.oid, owned.relnamespace, 'USAGE')
     ORDER BY role.rolname, owned.relname
 """).bindparams(bindparam("tables", expanding=True))
-_TRIGGERS: Final = text("""
-    SELECT tgname, owned.relname, tgfoid::regproc::text FROM pg_trigger JOIN pg_class AS owned ON owned.oid = tgrelid
-    WHERE NOT tgisinternal AND tgenabled <> 'D'
-        AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables ORDER BY 2, 1
-""").bindparams(bindparam("tables", expanding=True))
-_FOREIGN_KEYS: Final = text("""
-    SELECT conname, owned.relname, confrelid::regclass::text, confdeltype::text, confupdtype::text
-    FROM pg_constraint JOIN pg_class AS owned ON owned.oid = conrelid
-    WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
-        AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables ORDER BY 2, 1
-""").bindparams(bindparam("tables", expanding=True))
+# A partition has a copy of each trigger of the whole.
+_TRIGGERS: Final = _of_family("""
+    SELECT tgname, root, tgfoid::regproc::text, part FROM pg_trigger JOIN family ON family.oid = tgrelid
+    WHERE NOT tgisinternal AND tgenabled <> 'D' AND coalesce(to_jsonb(pg_trigger) ->> 'tgparentid', '0') = '0'
+    ORDER BY 2, 4 NULLS FIRST, 1
+""")
+_FOREIGN_KEYS: Final = _of_family("""
+    SELECT conname, root, confrelid::regclass::text, confdeltype::text, confupdtype::text, part
+    FROM pg_constraint JOIN family ON family.oid = conrelid
+    WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd')) AND conparentid = 0
+    ORDER BY 2, 6 NULLS FIRST, 1
+""")
 # What follows a row of the lane's is changed in the lane's transaction, and its table's triggers run there.
-_FOLLOWERS: Final = text("""
-    SELECT conname, conrelid::regclass::text, pg_get_userbyid(other.relowner), owned.relname
-    FROM pg_constraint JOIN pg_class AS owned ON owned.oid = confrelid JOIN pg_class AS other ON other.oid = conrelid
+_FOLLOWERS: Final = _of_family("""
+    SELECT conname, conrelid::regclass::text, pg_get_userbyid(other.relowner), root
+    FROM pg_constraint AS own JOIN family ON family.oid = confrelid JOIN pg_class AS other ON other.oid = conrelid
     WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
-        AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables
-        AND NOT (other.relnamespace = owned.relnamespace AND other.relname IN :tables) ORDER BY 2, 1
-""").bindparams(bindparam("tables", expanding=True))
+        AND conrelid NOT IN (SELECT oid FROM family)
+        AND NOT EXISTS (SELECT FROM pg_constraint AS whole
+            WHERE whole.oid = own.conparentid AND whole.conrelid = own.conrelid) ORDER BY 2, 1
+""")
 # What a table of the lane's calls runs as the lane, whoever may put another function in its place.
-_CALLED: Final = text("""
+_CALLED: Final = _of_family("""
     SELECT DISTINCT routine.oid::regprocedure::text, pg_get_userbyid(proowner), pg_describe_object(classid, objid, 0),
-        owned.relname
+        root
     FROM (
         SELECT 'pg_constraint'::regclass AS class, oid AS part, conrelid AS relation FROM pg_constraint
         UNION ALL SELECT 'pg_attrdef'::regclass, oid, adrelid FROM pg_attrdef
@@ -59,10 +76,9 @@ _CALLED: Final = text("""
         UNION ALL SELECT 'pg_policy'::regclass, oid, polrelid FROM pg_policy
     ) AS parts JOIN pg_depend ON classid = class AND objid = part AND refclassid = 'pg_proc'::regclass
         JOIN pg_proc AS routine ON routine.oid = refobjid JOIN pg_roles AS owner ON owner.oid = proowner
-        JOIN pg_class AS owned ON owned.oid = relation
-    WHERE NOT rolsuper AND rolname NOT IN (:lane, current_user) AND proowner <> relowner
-        AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables ORDER BY 1, 3
-""").bindparams(bindparam("tables", expanding=True))
+        JOIN family ON family.oid = relation JOIN pg_class AS owned ON owned.oid = relation
+    WHERE NOT rolsuper AND rolname NOT IN (:lane, current_user) AND proowner <> relowner ORDER BY 1, 3
+""")
 _RULES: Final = text("""
     SELECT rulename, owned.relname FROM pg_rewrite JOIN pg_class AS owned ON owned.oid = ev_class
     WHERE ev_type <> '1'
@@ -149,10 +165,11 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
         found.append(
             Writer(kind="role", name=name, does=does, tables=(table,), connections=connections, is_shared=is_shared)
         )
-    for name, table, function in connection.execute(_TRIGGERS, given):
-        found.append(Writer(kind="trigger", name=name, does=f"calls {function}", tables=(table,)))
-    for name, table, other, on_delete, on_update in connection.execute(_FOREIGN_KEYS, given):
-        found.append(Writer(kind="foreign key", name=name, does=_follows(other, on_delete, on_update), tables=(table,)))
+    for name, table, function, part in connection.execute(_TRIGGERS, given):
+        found.append(Writer(kind="trigger", name=name, does=f"calls {function}" + _on(part), tables=(table,)))
+    for name, table, other, on_delete, on_update, part in connection.execute(_FOREIGN_KEYS, given):
+        does = _follows(other, on_delete, on_update) + _on(part)
+        found.append(Writer(kind="foreign key", name=name, does=does, tables=(table,)))
     for name, table in connection.execute(_RULES, given):
         found.append(Writer(kind="rule", name=name, does="rewrites statements", tables=(table,)))
     for name, table in connection.execute(_SUBSCRIPTIONS, given):
@@ -163,8 +180,9 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
         found += _by_text(writer, body, written)
     found += _within_transactions(connection, roles)
     found += _by_other_tables(connection, given)
+    leading_back = loopbacks(connection, query)
     unseen = "Functions that other tables' triggers call as whoever changes these are not looked into."
-    return Writers(gathered(found), (unseen,))
+    return Writers(gathered((*found, *leading_back.found)), (unseen, *leading_back.unseen))
 
 
 def _within_transactions(connection: Connection, roles: Mapping[str, object]) -> Iterator[Writer]:
@@ -192,6 +210,10 @@ def _by_text(writer: Writer, body: str, tables: Sequence[str]) -> Iterator[Write
     named = list(naming(writer, body, tables))
     unnamed = msgspec.structs.replace(writer, does=f"{writer.does}: its text names none of them", tables=tuple(tables))
     yield from named or [unnamed]
+
+
+def _on(part: str | None) -> str:
+    return "" if part is None else f", on {part}, which has rows of it"
 
 
 def _follows(other: str, on_delete: str, on_update: str) -> str:
