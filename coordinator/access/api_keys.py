@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 from typing import Final
 
 import structlog
@@ -31,6 +32,7 @@ PREFIX: Final = "wck_"
 _SECRET_BYTES: Final = 32
 _TEXT = re.compile(r"wck_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _AUTHORIZATION = re.compile(BEARER + _TEXT.pattern)
+_SHOWN: Final = 10
 
 log = structlog.get_logger("access")
 
@@ -58,7 +60,7 @@ class MadeKey:
 
 
 class KeysUnknown(Unavailable):
-    """Raised while the keys could never be read."""
+    """Raised while the keys could never be read, or not for too long."""
 
     code = "authentication_unavailable"
 
@@ -92,15 +94,22 @@ class KeyRing:
         read: Callable[[], Awaitable[Sequence[ApiKey]]],
         refresh_s: float,
         disconnect: Callable[[], Awaitable[None]] | None = None,
+        *,
+        age_s_max: float = inf,
     ) -> None:
         self._read = read
         self._disconnect = disconnect
         self._refresh_s = refresh_s
+        self._age_s_max = age_s_max
         self._keys: Mapping[str, _KnownKey] = {}
-        self._is_known = False
+        self._revoked: Mapping[str, datetime] = {}
+        """Those that the database has, or had once, as revoked: none of them counts again here."""
+        self._good_until_s = -inf
         self._why: str | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._line = RepeatedLine()
+        self._fallen_back: list[str] = []
+        self._line_of_fallen_back = RepeatedLine()
 
     async def start(self) -> None:
         await self._refresh()
@@ -112,19 +121,21 @@ class KeyRing:
             await self._disconnect()
 
     async def problem(self) -> str | None:
-        return None if self._why is None else "the API keys cannot be read"
+        if self._why is not None:
+            return "the API keys cannot be read"
+        return "API keys that were revoked are so in the database no more" if self._fallen_back else None
 
     def known(self, authorization: str, /) -> Principal | None:
         # A look into the ring takes no longer than one into a memory of it would.
         found = _AUTHORIZATION.fullmatch(authorization)
-        key = None if found is None else self._with_secret(*found.groups())
+        key = None if found is None or self._is_too_old() else self._with_secret(*found.groups())
         return None if key is None or key.defect() is not None else key.principal
 
     async def principal_of(self, credential: str) -> Principal:
         found = _TEXT.fullmatch(credential)
         if found is None:
             raise NotAuthentic("it is no API key")
-        if not self._is_known:
+        if self._is_too_old():
             raise KeysUnknown("API keys cannot be checked now")
         key = self._with_secret(*found.groups())
         if key is None:
@@ -132,6 +143,10 @@ class KeyRing:
         if (defect := key.defect()) is not None:
             raise NotAuthentic(defect)
         return key.principal
+
+    def _is_too_old(self) -> bool:
+        """Whether no key counts: they could not be read for too long, or never."""
+        return time.monotonic() > self._good_until_s
 
     def _with_secret(self, key_id: str, secret: str) -> _KnownKey | None:
         key = self._keys.get(key_id)
@@ -145,11 +160,12 @@ class KeyRing:
             await self._refresh()
 
     async def _refresh(self) -> None:
+        began_s = time.monotonic()
         try:
             keys = await self._read()
         except LaneElsewhere as error:
             # Which of them were revoked, or made, is known elsewhere only.
-            self._keys, self._is_known = {}, False
+            self._keys, self._good_until_s = {}, -inf
             self._not_read(str(error))
             return
         except (DatabaseUnavailable, UnreadableRow) as error:
@@ -161,8 +177,21 @@ class KeyRing:
         if self._why is not None:
             log.info("api_keys_read", keys=len(keys))
         self._why = None
-        self._is_known = True
-        self._keys = {key.id: _KnownKey(key) for key in keys}
+        self._good_until_s = began_s + self._age_s_max
+        self._take({key.id: key for key in keys})
+
+    def _take(self, keys: dict[str, ApiKey]) -> None:
+        """What the database says counts, but for a key that it had as revoked: nobody takes that back. It was restored
+        from a copy of before, or another server has taken its place that lacks its last changes."""
+        self._fallen_back = sorted(key_id for key_id in self._revoked.keys() & keys if keys[key_id].revoked_at is None)
+        if self._fallen_back and self._line_of_fallen_back.is_due("", time.monotonic()):
+            log.error("api_key_revocations_lost", keys=self._fallen_back[:_SHOWN], number=len(self._fallen_back))
+        lost = sorted(key_id for key_id, key in self._keys.items() if key_id not in keys and key.defect() is None)
+        if lost:
+            log.error("api_keys_lost", keys=lost[:_SHOWN], number=len(lost))
+        known = keys | {key_id: keys[key_id].replace(revoked_at=self._revoked[key_id]) for key_id in self._fallen_back}
+        self._revoked = {key_id: key.revoked_at for key_id, key in known.items() if key.revoked_at is not None}
+        self._keys = {key_id: _KnownKey(key) for key_id, key in known.items()}
 
     def _not_read(self, why: str, defect: Exception | None = None) -> None:
         self._why = why

@@ -40,8 +40,9 @@ def open_authenticator(
 
 def _key_ring(settings: AccessSettings, database: Database, reader: ApiKeysReader | None) -> KeyRing:
     if reader is None:
-        return KeyRing(partial(read_api_keys, database), settings.keys_refresh_s)
-    return KeyRing(reader.read, settings.keys_refresh_s, reader.close)
+        read = partial(read_api_keys, database)
+        return KeyRing(read, settings.keys_refresh_s, age_s_max=settings.keys_age_s_max)
+    return KeyRing(reader.read, settings.keys_refresh_s, reader.close, age_s_max=settings.keys_age_s_max)
 
 
 def tables_for(settings: AccessSettings) -> tuple[str, ...]:

@@ -37,6 +37,12 @@ class AccessSettings(BaseSettings, Limits):
     keys_refresh_s: float = Field(
         default=2.0, ge=0.1, description="How often a gateway reads the API keys: a revoked one counts no longer."
     )
+    keys_age_s_max: float = Field(
+        default=86_400.0,
+        ge=1,
+        description="For how long API keys that cannot be read again are used: so long at most a revoked one counts at "
+        "a gateway that is cut off from the database. Then no key counts.",
+    )
     token_issuer: str = Field(default="", description="The `iss` of tokens. Needed for `tokens`.")
     token_audience: str = Field(
         default="", description="What the `aud` of tokens names: this deployment. Needed for `tokens`."

@@ -5,7 +5,6 @@ A key is of one lane: whoever has `operator` in one database has nothing in anot
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -82,7 +81,7 @@ class LaneAccess:
         self._rings: Mapping[str, Authenticator] = {}
         self._tokens: Authenticator | None = None
         if "keys" in methods:
-            self._rings = {lane: _ring(lane, settings.keys_refresh_s) for lane in lanes}
+            self._rings = {lane: _ring(lane, settings) for lane in lanes}
         if "tokens" in methods:
             # Without tokens no library for them is needed.
             from coordinator.access.tokens import Tokens  # noqa: PLC0415
@@ -136,7 +135,7 @@ def _may_see(principal: Principal, lane: str) -> bool:
     return principal.tenant is None or tenant_of(lane) in (None, principal.tenant)
 
 
-def _ring(lane: str, refresh_s: float) -> KeyRing:
-    settings = load(ReaderSettings, prefix=settings_prefix(lane))
-    reader = ApiKeysReader(settings.primary_url or settings.url(lane))
-    return KeyRing(partial(reader.read), refresh_s, reader.close)
+def _ring(lane: str, settings: AccessSettings) -> KeyRing:
+    reading = load(ReaderSettings, prefix=settings_prefix(lane))
+    reader = ApiKeysReader(reading.primary_url or reading.url(lane))
+    return KeyRing(reader.read, settings.keys_refresh_s, reader.close, age_s_max=settings.keys_age_s_max)
