@@ -141,6 +141,8 @@ class TenantApps:
         self, gateways: Mapping[str, TenantGateway], tenant_of_host: TenantOfHost, connections_max: int
     ) -> None:
         self._tenants = {tenant: _Tenant(gateway) for tenant, gateway in gateways.items()}
+        for gateway in gateways.values():
+            gateway.app[LOOKS].share_process(len(gateways))
         self._tenant_of_host = tenant_of_host
         self._requests_max = share_of_one(connections_max)
         self._running: list[asyncio.Task[NoReturn]] = []

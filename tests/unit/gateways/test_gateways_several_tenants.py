@@ -25,7 +25,7 @@ from coordinator.http.app import create_app
 from coordinator.http.hooks import HOOKS
 from coordinator.http.hosts import TenantOfHost, host_of, named_host, tenant_by_host, tenants_hosts
 from coordinator.http.main import Offered, Tenants
-from coordinator.http.operations import CHECKS, Check
+from coordinator.http.operations import CHECKS, LOOKS, Check
 from coordinator.http.problems import RequestRefused
 from coordinator.http.request_log import in_flight_of
 from coordinator.http.server import create_runner
@@ -419,3 +419,39 @@ def test_what_says_whose_a_host_is_must_be_a_function() -> None:
     # What it returns would be nobody's name, and every host nobody's.
     with pytest.raises(ConfigurationError, match="must return the tenant at once"):
         _ = saying("coordinator.client.database:lane_is_here").tenant_of_host
+
+
+async def test_strangers_at_all_hosts_cost_the_process_no_more_looks_than_at_one(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And who asks at one host waits for its own next look, however often others are asked."""
+    monkeypatch.setattr("coordinator.http.looks.APART_S", 0.2)
+    monkeypatch.setattr("coordinator.http.operations.WATCH_EVERY_S", 3600.0)
+    port = await start()
+    hosts = [f"{tenant}.example" for tenant in TENANTS]
+    for host in hosts:
+        await port.until(host, 200)
+
+    async def ask_again(host: str) -> None:
+        for _ in range(3):
+            assert (await port("GET", host, "/readyz"))[0] == 200
+
+    began_s = asyncio.get_running_loop().time()
+    await asyncio.gather(*(ask_again(host) for host in hosts))
+    assert asyncio.get_running_loop().time() - began_s >= 3 * 0.2 * len(hosts)
+
+
+async def test_who_waits_for_a_look_gets_the_one_that_the_gateway_takes_by_itself(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among many tenants the next one for strangers may be long in coming."""
+    monkeypatch.setattr("coordinator.http.operations.WATCH_EVERY_S", 3600.0)
+    port = await start()
+    await port.until("acme.example", 200)
+    monkeypatch.setattr("coordinator.http.looks.APART_S", 3600.0)
+    app = port.halls["acme"].app
+    asked = asyncio.create_task(app[LOOKS].look_for_anybody(app))
+    await asyncio.sleep(0)
+    assert not asked.done(), "it waits"
+    async with asyncio.timeout(20):
+        assert await app[LOOKS].look(app) == await asked == {}
