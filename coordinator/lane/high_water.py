@@ -26,6 +26,9 @@ MARK_BYTES_MAX = 1 << 18
 _ONLY_SEEN: Final = (
     "; where that finds no mark, and nothing lost, start this process again, which has only seen the other database"
 )
+_NOT_NAMED: Final = (
+    "; a loss was accepted here that does not name that lineage: where there is no mark, start this process again"
+)
 _GONE_ON: Final = (
     "; where that finds nothing lost, another process has gone on here by what it knew: start this process again"
 )
@@ -268,7 +271,7 @@ class HighWater:
                 f"its database is not the one in which its commands were applied: it ends at sequence {found} in "
                 f"lineage {lease.lineage}, and {self.sequence} was acknowledged in lineage {self.lineage}. Is this the "
                 f"right database? If it is to go on, and what only the other one has is given up: {accepting}"
-                + (_ONLY_SEEN if self.is_in_doubt else "")
+                + (_ONLY_SEEN if self.is_in_doubt else _NOT_NAMED if self.sequence <= (accepted or 0) else "")
             )
         if self.sequence > (accepted or found):
             raise CommitsLost(

@@ -16,7 +16,7 @@ from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, ConfigurationError, InvalidCommand
 from coordinator.service.options import Origin
 from coordinator.transports.not_sent import NOT_SENT
-from coordinator.transports.redis import outcomes, reading, window
+from coordinator.transports.redis import marks, outcomes, reading, window
 from coordinator.transports.redis.connection import RedisConnection
 from coordinator.transports.redis.entries import encoded_head
 from coordinator.transports.redis.keys import commands_key, counter_key, lease_key
@@ -45,7 +45,8 @@ def narrow_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def transporting(redis_broker: RedisBroker) -> AsyncIterator[RedisTransporting]:
+async def transporting(redis_broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RedisTransporting]:
+    monkeypatch.setattr(marks, "LOOK_EVERY_S", 0.2)
     async with AsyncExitStack() as stack:
         yield RedisTransporting(redis_broker, stack)
 

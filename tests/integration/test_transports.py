@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from itertools import cycle
 from uuid import uuid4
 
 import pika
@@ -10,7 +11,7 @@ import pytest
 
 from coordinator.dev.servers.server_set import ServerSet
 from coordinator.lane.delivery import Delivery
-from coordinator.lane.high_water import Mark, decode_mark
+from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import JSON_CONTENT, CommandMessage
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, Unavailable
@@ -21,6 +22,7 @@ from coordinator.transports.rabbitmq import bindings, marks, writes
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
+from coordinator.transports.rabbitmq.marks import read_mark
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE, mark_queue_name, queue_name
 from coordinator.transports.rabbitmq.writes import RabbitWrites
@@ -50,14 +52,16 @@ class RabbitConsuming(InboxConsuming):
 
     async def keep(self, mark: Mark) -> None:
         self.consumer.keep(self.channel, mark)
-        while (await self._kept())[-1:] != [mark]:  # noqa: ASYNC110  # the broker offers no event
+        while await self.kept() != mark:  # noqa: ASYNC110  # the broker offers no event
             await asyncio.sleep(0.01)
 
-    async def _kept(self) -> list[Mark]:
+    async def kept(self) -> Mark | None:
         connection = await AmqpConnection.open(self._broker, "contract")
         try:
-            channel = await connection.channel()
-            return [decode_mark(body) for body in await channel.peek(mark_queue_name(self._lane))]
+            return await read_mark(connection, self._lane)
+        except BrokerUnavailable:
+            # Its queue is gone, or somebody reads it.
+            return None
         finally:
             await connection.close()
 
@@ -83,6 +87,7 @@ class RabbitTransporting:
         self._servers = servers
         self._stack = stack
         self._publisher: Publisher | None = None
+        self._losing = cycle(("queue_delete", "queue_purge"))
 
     def limit(self) -> None:
         self._broker = self._broker.model_copy(update={"queue_bytes_max": ROOM * COMMAND_BYTES})
@@ -119,6 +124,12 @@ class RabbitTransporting:
         await consuming.until_consuming()
         return consuming
 
+    async def lose_mark(self) -> None:
+        connection = await AmqpConnection.open(self._broker, "contract")
+        channel = await connection.channel()
+        await channel.call(getattr(channel.raw, next(self._losing)), mark_queue_name(self.lane))
+        await connection.close()
+
     async def crash(self) -> None:
         broker = self._servers.rabbitmq
         await asyncio.to_thread(wait_until, lambda: quorum_queues_are_noted(broker), "the queue is noted")
@@ -136,8 +147,9 @@ class RabbitTransporting:
 class TestRabbitMQ(BrokerContract):
     @pytest.fixture
     async def transporting(
-        self, administrators: Environment, native_servers: ServerSet
+        self, administrators: Environment, native_servers: ServerSet, monkeypatch: pytest.MonkeyPatch
     ) -> AsyncIterator[RabbitTransporting]:
+        monkeypatch.setattr(marks, "LOOK_EVERY_S", 0.2)
         async with AsyncExitStack() as stack:
             yield RabbitTransporting(administrators, native_servers, stack)
 
@@ -167,30 +179,7 @@ class TestRabbitMQ(BrokerContract):
             await asyncio.to_thread(broker.kill)
             first.consumer.keep(first.channel, mark)
             await asyncio.to_thread(broker.start)
-            while await first._kept() != [mark]:  # noqa: ASYNC110  # the broker offers no event
-                await asyncio.sleep(0.05)
-
-    @pytest.mark.parametrize("lose", ["queue_delete", "queue_purge"])
-    async def test_a_mark_that_somebody_takes_away_is_kept_again(
-        self, transporting: RabbitTransporting, monkeypatch: pytest.MonkeyPatch, lose: str
-    ) -> None:
-        monkeypatch.setattr(marks, "LOOK_EVERY_S", 0.2)
-        mark = Mark(sequence=7, epoch=2, series={"accounts": 4})
-        async with asyncio.timeout(2 * WITHIN_S):
-            await transporting.publish(command(1))
-            first = await transporting.consumer()
-            await first.settle(await first.take(1))
-            await first.keep(mark)
-            connection = await AmqpConnection.open(transporting._broker, "contract")
-            channel = await connection.channel()
-            await channel.call(getattr(channel.raw, lose), mark_queue_name(transporting.lane))
-            await connection.close()
-            found: list[Mark] = []
-            while found != [mark]:
-                # While it is not there, the broker says so.
-                with suppress(BrokerUnavailable):
-                    found = await first._kept()
-                await asyncio.sleep(0.05)
+            await self._until_kept(first, mark)
 
     @pytest.mark.parametrize("what", ["exchange_delete", "queue_unbind"])
     async def test_commands_find_a_lane_again_whose_way_somebody_takes_away(

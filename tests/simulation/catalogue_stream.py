@@ -6,9 +6,8 @@ takes nothing for certain. `TransportContract.test_a_full_queue_refuses_and_drop
 
 from __future__ import annotations
 
-from coordinator.lane.high_water import HighWater
 from tests.simulation.database import Database
-from tests.simulation.mutant import RARE_SEEDS_MAX, Mutant, rewritten
+from tests.simulation.mutant import Mutant, rewritten
 from tests.simulation.stream import Stream, StreamBroker
 
 STREAM_MUTANTS = (
@@ -32,15 +31,5 @@ STREAM_MUTANTS = (
         "stream-without-the-fence",
         "who has the lease in Redis commits, whoever has the lane",
         lambda patches: patches.replace(Database, "fence", lambda self, lease: None),
-    ),
-    # On the other broker no seed has found it: a lane is there with whoever knew most.
-    rewritten(
-        "known-is-given-up-unaccepted",
-        "an acceptance by one who knew less gives out again what a process alone had acknowledged",
-        HighWater,
-        "learn",
-        "if is_other(mark.lineage, mark.supersedes, self.lineage):",
-        "if self.lineage not in (None, mark.lineage):",
-        RARE_SEEDS_MAX,
     ),
 )

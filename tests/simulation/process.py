@@ -31,6 +31,7 @@ from tests.simulation import astray
 from tests.simulation.broker import Channel, Message, system_message
 from tests.simulation.emitted import SimulatedEmitted
 from tests.simulation.failover import Seen
+from tests.simulation.marks import KeptMark
 from tests.simulation.publisher import Publisher
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 from tests.simulation.services import TARGETS
@@ -54,10 +55,6 @@ class Process:
 
     kept_astray: tuple[int, int] = (0, 0)
     """A channel, and how often it has kept the lane on it though it has another database."""
-    unkept: tuple[Mark, int] | None = None
-    """The mark that it could not have kept, and the last sequence that it knew by the command's id."""
-    named_there = 0
-    """That of whoever kept the mark that it has learnt."""
 
     def __init__(self, world: World, lane: str, name: str, io_thread: Actor, lane_thread: Actor) -> None:
         self.world = world
@@ -85,7 +82,7 @@ class Process:
         self.settlements: deque[tuple[int, Settlement]] = deque()
         self.confirmed: list[OutboxEntry] = []
         self.emitted = SimulatedEmitted(self, self._emitted_are_confirmed)
-        """The mark that waits for the next connection."""
+        self.mark = KeptMark(self)
         self.is_active = False
         self.was_active = False
         self.consumes_dead = False
@@ -175,6 +172,7 @@ class Process:
             moved = self.look_after_dead_letters() or moved
         if self.settlements:
             moved = next(self._settling) or moved
+        moved = self.mark.step() or moved
         # What is done is told after whatever was there to be done.
         emitted = self.emitted
         if (emitted.soon or emitted.timers) and emitted.step():
@@ -184,9 +182,7 @@ class Process:
         return DONE if moved else IDLE
 
     def connect(self) -> None:
-        unkept, self.unkept = self.unkept, None
-        if unkept is not None and unkept[0].sequence > self.world.broker.marks[self.lane_name].sequence:
-            self.world.broker.keep(self.lane_name, *unkept)
+        self.mark.connects()
         self.channel_number = self.inbox.begin_channel()
         self.world.wake(self.lane_thread)
         name = f"{self.name}/{self.channel_number}"
@@ -216,8 +212,7 @@ class Process:
     def on_message(self, tag: int, message: Message, is_redelivered: bool) -> None:
         if not message.queue.is_dead:
             if not self.is_active:
-                self.inbox.learn(self.world.broker.marks[self.lane_name])
-                self.named_there = self.world.broker.named[self.lane_name]
+                self.inbox.learn(self.mark.find())
             self.is_active = self.was_active = True
         delivered = message.delivery or message.delivered(self.world.settings)
         delivery = structs.replace(delivered, tag=tag, redelivered=is_redelivered)
@@ -290,14 +285,8 @@ class Process:
     def keep(self, channel: int, mark: Mark) -> None:
         if lacking := self.seen.lacking_in(mark):
             self.world.violation(f"{self} keeps a mark without the last {lacking}")
-        if channel != self.channel_number:
-            return
-        if self.channel is not None and self.channel.is_open:
-            self.world.broker.keep(self.lane_name, mark, self.seen.named)
-            self.unkept = None
-        else:
-            # It asks the broker first, which does not answer on a connection that it has dropped.
-            self.unkept = mark, self.seen.named
+        if channel == self.channel_number:
+            self.mark.keep(mark)
 
     def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
         self.confirmed.extend(entries)
@@ -341,7 +330,7 @@ class Process:
             wake_at = min(wake_at, channel.notice_at)
         if channel is not None and not self.consumes_dead and self.world.broker.dead[self.lane_name].ready:
             wake_at = min(wake_at, self.look_at)
-        return wake_at
+        return min(wake_at, self.mark.wake())
 
     # The lane's thread.
 
@@ -391,7 +380,7 @@ class Process:
         confirmed, self.confirmed = self.confirmed, []
         mark = inbox.take_mark()
         if mark is not None:
-            self.seen.learned(mark, self.named_there, self.store.database.lease())
+            self.seen.learned(mark, self.mark.named_there, self.store.database.lease())
         return Taken(self._taken_from, deliveries, confirmed, inbox.is_closed, mark)
 
     def wake_lane(self) -> float:

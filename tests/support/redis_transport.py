@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from itertools import cycle
 from uuid import uuid4
 
 from coordinator.dev.servers.redis_broker import RedisBroker
@@ -78,6 +79,8 @@ class RedisConsuming(InboxConsuming):
         try:
             body = await connection.call("HGET", kept_key(self._lane), "mark")
             return None if body is None else decode_mark(body)
+        except ValueError:
+            return None
         finally:
             await connection.close()
 
@@ -102,6 +105,8 @@ class RedisTransporting:
         self.server = server
         self._stack = stack
         self._publisher: RedisPublisher | None = None
+        kept = kept_key(self.lane)
+        self._losing = cycle((("HDEL", kept, "mark"), ("HSET", kept, "mark", "no mark")))
 
     def limit(self) -> None:
         self.broker = self.broker.model_copy(update={"queue_bytes_max": ROOM * COMMAND_BYTES})
@@ -135,6 +140,11 @@ class RedisTransporting:
         self._stack.push_async_callback(asyncio.to_thread, consuming.consumer.stop, 10.0)
         await consuming.until_consuming()
         return consuming
+
+    async def lose_mark(self) -> None:
+        connection = await RedisConnection.open(self.broker, "contract")
+        await connection.call(*next(self._losing))
+        await connection.close()
 
     async def crash(self) -> None:
         await asyncio.to_thread(self.server.kill)

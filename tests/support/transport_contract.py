@@ -80,6 +80,9 @@ class BrokerConsuming(Consuming, Protocol):
     def hand_over(self, mark: Mark) -> None:
         """Give the lane up to the next consumer, which is to know this."""
 
+    async def kept(self) -> Mark | None:
+        """The mark as the broker has it; None: there is none."""
+
     async def until_behind(self, channel: int) -> None:
         """Return once it is behind the others, since it has handed this channel over."""
 
@@ -92,6 +95,9 @@ class Brokering(Transporting, Protocol):
 
     async def consumer(self) -> BrokerConsuming:
         """Another one."""
+
+    async def lose_mark(self) -> None:
+        """Somebody takes the lane's mark away."""
 
     async def emitting(self, on_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> Emitting:
         """What publishes what another lane emits to this one."""
@@ -256,6 +262,29 @@ class BrokerContract(TransportContract):
             assert numbers(await first.take(2)) == [1, 2]
             assert first.channel != channel
             assert first.mark == Mark(sequence=8, epoch=3)
+
+    async def test_a_mark_that_somebody_takes_away_is_kept_again(self, transporting: Brokering) -> None:
+        """The lane is idle, or blocked, and has no newer one. `transporting` has it looked at often."""
+        mark = Mark(sequence=7, epoch=2, series={"accounts": 4})
+        async with asyncio.timeout(2 * WITHIN_S):
+            await transporting.publish(command(1))
+            first = await transporting.consumer()
+            await first.settle(await first.take(1))
+            await first.keep(mark)
+            await transporting.lose_mark()
+            await self._until_kept(first, mark)
+            # Whoever has the lane next has not kept it himself.
+            second = await transporting.consumer()
+            await first.leave()
+            await transporting.publish(command(2))
+            await second.take(1)
+            await transporting.lose_mark()
+            await self._until_kept(second, mark)
+
+    @staticmethod
+    async def _until_kept(consumer: BrokerConsuming, mark: Mark) -> None:
+        while await consumer.kept() != mark:  # no broker offers an event
+            await asyncio.sleep(0.05)
 
     async def test_what_is_emitted_is_not_overtaken_where_the_queue_is_full_now_and_then(
         self, transporting: Brokering

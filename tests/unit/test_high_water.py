@@ -70,6 +70,18 @@ def test_a_standby_that_has_only_seen_an_accepted_loss_knows_what_was_given_up()
         standby.check(Lease(2, 6, lineage="second", supersedes="first +4"))
 
 
+def test_who_alone_knows_a_lineage_that_no_word_could_name_says_what_helps() -> None:
+    """There is no mark that would have named it."""
+    known = knowing(Mark(6, 2, {"users": 7}, lineage="second", supersedes="first +3"))
+    by_word = Lease(3, 4, loss_accepted=6, lineage="third", supersedes="first +6")
+    with pytest.raises(CommitsLost, match=r"does not name that lineage: .* start this process again"):
+        known.check(by_word)
+    with pytest.raises(CommitsLost) as refused:
+        known.check(Lease(3, 4, lineage="third", supersedes="first +6"))
+    assert "start this process again" not in str(refused.value)
+    known.check(Lease(3, 4, loss_accepted=6, lineage="third", supersedes="second +6"))
+
+
 def test_who_was_told_of_an_accepted_loss_may_know_of_ids_that_are_above_those_there() -> None:
     lease = Lease(3, 6, lineage="second", supersedes="first +3")
     told = knowing(Mark(3, 1, {"users": 7}, lineage="first"))

@@ -17,7 +17,7 @@ import redis
 import structlog
 
 from coordinator.lane.delivery import Arrival, Delivery, Settlement
-from coordinator.lane.high_water import Mark, decode_mark, encode_mark
+from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.awaited import Late
 from coordinator.runtime.clock import now_ms
@@ -39,6 +39,7 @@ from coordinator.transports.redis.keys import commands_key, counter_key, system_
 from coordinator.transports.redis.lane_lease import POLL_S, LaneLease, TakenLease
 from coordinator.transports.redis.loss import RunPlace, RunsCounted, counted_of, place_in
 from coordinator.transports.redis.lost_messages import report_lost, report_missing
+from coordinator.transports.redis.marks import RedisMark
 from coordinator.transports.redis.missing import NumbersRead, given_out
 from coordinator.transports.redis.outcomes import OutcomeSender
 from coordinator.transports.redis.publisher import RedisPublisher
@@ -81,10 +82,8 @@ class RedisLane(ConsumerThread):
         self._reconnecting = Reconnecting(f"{holder} consume", broker)
         self._connections: list[RedisConnection] = []
         self._channel_number = 0
-        self._lease: LaneLease | None = None
         self._window: EntryWindow | None = None
-        self._mark: Mark | None = None
-        """The newest, until it is known to be kept."""
+        self._mark = RedisMark(lane)
         self._place: RunPlace | None = None
         self._comparing: asyncio.Task[None] | None = None
         self._gone: RunPlace | None = None
@@ -160,11 +159,11 @@ class RedisLane(ConsumerThread):
         tasks: list[asyncio.Task[BrokerUnavailable]] = []
         try:
             await self._wait_for_outcomes(self._outcomes, connection)
-            mark = self._better_mark(lease, taken.mark)
+            mark = self._mark.begin(lease, taken.mark)
             channel_number = self._inbox.begin_channel()
             prefetch, read_up_to = self._settings.prefetch, taken.read_up_to
             window = EntryWindow(self._lane, connection, lease, prefetch, self._turn_is_over, read_up_to=read_up_to)
-            self._lease, self._window, self._channel_number = lease, window, channel_number
+            self._window, self._channel_number = window, channel_number
             UNACKNOWLEDGED.labels(self._lane).set_function(lambda: window.unsettled)
             OLDEST_AGE.labels(self._lane).set_function(lambda: window.oldest_age_s(time.time()))
             if mark is not None:
@@ -175,6 +174,7 @@ class RedisLane(ConsumerThread):
             tasks = [
                 asyncio.create_task(self._read(connection, reading, window, channel_number, taken.again_up_to)),
                 asyncio.create_task(self._renew(connection, lease, window)),
+                asyncio.create_task(self._mark.watch(lease)),
             ]
             changes: set[asyncio.Future[Any]] = {*tasks, connection.lost, reading.lost}
             await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
@@ -188,7 +188,8 @@ class RedisLane(ConsumerThread):
 
     async def _leave(self, connection: RedisConnection, lease: LaneLease, taken: TakenLease) -> None:
         """Take out what is settled, and let another consumer have its turn."""
-        window, self._window, self._lease = self._window, None, None
+        window, self._window = self._window, None
+        self._mark.end()
         read_up_to = taken.read_up_to
         if window is not None:
             window.flush()
@@ -310,31 +311,7 @@ class RedisLane(ConsumerThread):
 
     def _keep(self, channel_number: int, mark: Mark) -> None:
         if channel_number == self._channel_number:
-            self._mark = mark
-            if self._lease is not None:
-                self._send_mark(self._lease, mark)
-
-    def _send_mark(self, lease: LaneLease, mark: Mark) -> None:
-        lease.keep(encode_mark(mark)).add_done_callback(partial(self._on_kept, mark))
-
-    def _on_kept(self, mark: Mark, answer: "asyncio.Future[Any]") -> None:
-        # One that is not kept is sent again with the next lease.
-        if self._mark is mark and not answer.cancelled() and answer.exception() is None and answer.result() == 1:
-            self._mark = None
-
-    def _better_mark(self, lease: LaneLease, kept: bytes | None) -> Mark | None:
-        """The mark that was kept, or a later one of this consumer's own that may not be."""
-        found: Mark | None = None
-        try:
-            found = None if kept is None else decode_mark(kept)
-        except ValueError as error:
-            log.warning("mark_unreadable", lane=self._lane, reason=str(error))
-        own = self._mark
-        if own is not None and (found is None or not found.covers(own)):
-            self._send_mark(lease, own)
-            return own
-        self._mark = None
-        return found
+            self._mark.keep(mark)
 
     def _publish(self, marker: CommandMessage) -> "asyncio.Future[None]":
         head = encoded_head(marker, {}, at=int(time.time()), by=self._by)

@@ -117,6 +117,11 @@ class LaneLease:
         """Leave this to the next consumer: answered with 0 if it is not the turn of this one any more."""
         return self._connection.run_script(KEEP, self._keys, self.token, self.number, mark)
 
+    async def kept_mark(self) -> bytes | None:
+        """What is kept now. Raises BrokerUnavailable, and the driver's ResponseError."""
+        found: bytes | None = await self._connection.call("HGET", self._keys[1], "mark")
+        return found
+
     async def give_up(self, read_up_to: int) -> None:
         """Let another consumer have its turn at once, as far as that can be told to Redis."""
         try:
