@@ -214,6 +214,17 @@ def test_what_waits_says_why_and_is_logged_once(capsys: pytest.CaptureFixture[st
     assert holds.now is None
 
 
+def test_what_is_left_to_the_next_consumer_is_not_said_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    holds = Holds("partner")
+    holds.begin(Hold("lane_missing", "the queue of seats is not there"))
+    holds.leave()
+    assert holds.now is None
+    assert "ingress_goes_on" not in capsys.readouterr().out
+    holds.begin(Hold("lane_missing", "the queue of seats is not there"))
+    holds.end()
+    assert capsys.readouterr().out.count("ingress_goes_on") == 1
+
+
 @pytest.mark.parametrize(
     ("environment", "named_setting"),
     [

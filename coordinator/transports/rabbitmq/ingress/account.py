@@ -220,7 +220,7 @@ class IngressAccount:
             # The connection is being lost, which says so itself.
             await asyncio.shield(connection.lost)
         finally:
-            self.holds.end()
+            self.holds.leave()
             await end_tasks(stopping)
 
     async def _is_handed_on(self, connection: AmqpConnection, looks: QueueLooks, message: _OfAccount) -> bool:

@@ -56,5 +56,9 @@ class Holds:
             self._is_logged = False
             log.info("ingress_goes_on", account=self._account)
 
+    def leave(self) -> None:
+        """It is left to the next consumer, and waits there."""
+        self.now = None
+
     def _is(self, cause: Cause) -> float:
         return float(self.now is not None and self.now.cause == cause)
