@@ -4,12 +4,14 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from coordinator.transports.rabbitmq.topology import queue_name
 from tests.cluster.load import judge, under_load
 from tests.support.accounts import accounts_of_tests
+from tests.support.outside import CarefulPartner, all_are_applied, are_settled, settled
 from tests.support.rabbitmq_cluster import ClusterNode, RabbitMQCluster
 from tests.support.servers import Environment
 from tests.support.system import System, wait_until, write_all
@@ -96,6 +98,33 @@ async def test_a_rolling_restart_costs_moments(
             await asyncio.to_thread(node.start)
             await asyncio.to_thread(wait_until_whole, cluster)
     judge(load, "rolling restart", SILENCE_S_MAX, capsys)
+
+
+async def test_outside_commands_are_applied_once_in_their_order_while_each_node_dies(
+    clustered: System, cluster: RabbitMQCluster
+) -> None:
+    """One of them has the connections of the ingress, and one leads its queue."""
+    ingress = await asyncio.to_thread(clustered.start_ingress, "partner", INGRESS_ACCOUNT_RATE_MAX="0")
+    await asyncio.to_thread(wait_until_whole, cluster)
+    partner = CarefulPartner(clustered)
+
+    def kill_each() -> None:
+        for node in cluster.nodes:
+            wait_until(lambda: cluster.is_noted, "each node has noted its queues", timeout_s=10)
+            node.kill()
+            goal = settled(clustered) + 100
+            wait_until(partial(are_settled, clustered, goal), "it goes on", ingress, timeout_s=40)
+            node.start()
+            wait_until_whole(cluster)
+
+    publishing = asyncio.create_task(partner.run())
+    try:
+        await asyncio.to_thread(kill_each)
+    finally:
+        partner.stop()
+        await publishing
+    await asyncio.to_thread(all_are_applied, clustered, partner.ids)
+    assert "broker_connection_lost" in ingress.log_path.read_text()
 
 
 async def test_an_operator_sees_the_members_and_gives_a_node_that_joined_its_own(

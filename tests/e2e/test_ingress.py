@@ -4,8 +4,7 @@ import json
 import signal
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -13,7 +12,6 @@ from uuid import uuid4
 import pika
 import pytest
 from pika.exceptions import ChannelClosedByBroker, NackError, UnroutableError
-from sqlalchemy import text
 
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY
@@ -21,27 +19,22 @@ from coordinator.transports.rabbitmq.ingress.topology import INGRESS_PREFIX, ing
 from coordinator.transports.rabbitmq.rights import INGRESS
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE, mark_queue_name, queue_name
 from tests.e2e.test_hostile_messages import GOOD, HOSTILE, named
-from tests.support.accounts import as_account
-from tests.support.databases import sql_engine
 from tests.support.letters import dead_letters
+from tests.support.outside import (
+    all_are_applied,
+    are_settled,
+    publish,
+    publishing,
+    rows,
+    settled,
+    users_of_partner,
+)
 from tests.support.system import System, wait_until
 
 ACCESS_REFUSED = 403
+SLOW = {"INGRESS_ACCOUNT_RATE_MAX": "200", "INGRESS_ACCOUNT_BURST_MAX": "1"}
+"""So that a crash comes before all is settled."""
 BOB = b'{"name": "Bob", "email": "bob@example.org"}'
-
-
-@contextmanager
-def publishing(system: System, account: str) -> Iterator[Any]:
-    """A channel of an outside account, which waits for confirms."""
-    url = as_account(system.environment["AMQP_URL"], account)
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        yield channel
-
-
-def publish(channel: Any, account: str, properties: pika.BasicProperties, body: bytes, lane: str = "users") -> None:
-    channel.basic_publish(ingress_name(account), lane, body, properties, mandatory=True)
 
 
 def ask(system: System, account: str, properties: pika.BasicProperties, body: bytes) -> Any:
@@ -71,17 +64,12 @@ def taken_until_full(system: System, account: str, body: bytes) -> list[str]:
     raise AssertionError("its queue takes all")
 
 
-def rows(system: System, statement: str) -> list[Any]:
-    engine = sql_engine(system.environment["USERS_DATABASE_URL"])
-    try:
-        with engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(text(statement)).all()]
-    finally:
-        engine.dispose()
-
-
-def are_settled(system: System, count: int) -> bool:
-    return int(rows(system, "SELECT count(*) FROM command_log")[0][0]) >= count
+def waiting_users_of_partner(system: System, count: int) -> list[str]:
+    """Publish so many commands while no ingress runs; their ids."""
+    # It makes the queue.
+    ingress = system.start_ingress("partner")
+    ingress.stop(signal.SIGTERM, 20.0)
+    return users_of_partner(system, count)
 
 
 def ready(system: System) -> Any:
@@ -128,26 +116,37 @@ def test_an_outside_account_is_known_has_its_scopes_and_gets_its_outcomes(system
     assert '"stopped"' in ingress.log_tail(1)
 
 
+@pytest.mark.faults
+def test_order_and_once_where_an_ingress_sleeps_and_wakes_up(system: System) -> None:
+    """SIGSTOP until the broker gives it up and the other has the queue, then SIGCONT: it still holds messages."""
+    system.prepare("users")
+    system.start_coordinator("users")
+    ids = waiting_users_of_partner(system, 2000)
+    running = [system.start_ingress("partner", **SLOW) for _ in range(2)]
+    for sleeper, stop_at in zip(running, (100, 900), strict=True):
+        wait_until(partial(are_settled, system, stop_at), "so many are settled", timeout_s=60)
+        # The first has the queue until then, and the second from then on.
+        sleeper.pause()
+        at = settled(system)
+        assert at + 300 < len(ids), "the stop came too late to prove anything"
+        wait_until(partial(are_settled, system, at + 300), "the other goes on", timeout_s=60)
+        sleeper.resume()
+    all_are_applied(system, ids)
+    assert all(each.alive for each in running)
+
+
 def test_order_and_once_through_crashes_of_the_ingress(system: System) -> None:
     system.prepare("users")
     system.start_coordinator("users")
+    ids = waiting_users_of_partner(system, 1000)
     # The second stands by, and has the queue once the first is gone.
-    running = [system.start_ingress(INGRESS_ACCOUNT_RATE_MAX="0") for _ in range(2)]
-    ids = [str(uuid4()) for _ in range(1000)]
-    url = as_account(system.environment["AMQP_URL"], "partner")
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        channel = connection.channel()
-        for number, command_id in enumerate(ids):
-            body = b'{"name": "%d", "email": "%d@example.org"}' % (number, number)
-            publish(channel, "partner", named(message_id=command_id), body)
+    running = [system.start_ingress("partner", **SLOW) for _ in range(2)]
     for kill_at in (50, 300, 600):
         wait_until(partial(are_settled, system, kill_at), "so many are settled", timeout_s=60)
         running.pop(0).kill()
         assert not are_settled(system, len(ids)), "all were settled before this crash"
-        running.append(system.start_ingress(INGRESS_ACCOUNT_RATE_MAX="0"))
-    wait_until(partial(are_settled, system, len(ids)), "all are settled", timeout_s=60)
-    log = rows(system, "SELECT command_id, status FROM command_log ORDER BY sequence")
-    assert [(str(command_id), status) for command_id, status in log] == [(each, "applied") for each in ids]
+        running.append(system.start_ingress("partner", **SLOW))
+    all_are_applied(system, ids)
 
 
 def test_an_outside_account_can_write_to_its_own_exchange_and_do_nothing_else(system: System) -> None:
@@ -269,7 +268,7 @@ def test_a_key_that_is_no_lane_s_holds_up_nobody_but_its_account(system: System)
     """By the header CC, or BCC, a message comes into the queue whatever its routing key says."""
     system.prepare("users", "payments")
     system.start_coordinators("users", "payments")
-    system.start_ingress()
+    ingress = system.start_ingress()
     with publishing(system, "partner") as channel:
         publish(channel, "partner", named(headers={"BCC": ["users"]}), GOOD, effects_key("payments"))
         publish(channel, "partner", named(), GOOD)
@@ -279,6 +278,8 @@ def test_a_key_that_is_no_lane_s_holds_up_nobody_but_its_account(system: System)
     assert ask(system, "billing", named(), GOOD)["status"] == "applied"
     assert rows(system, "SELECT count(*) FROM users") == [(1,)]
     assert dead_letters(system, "users") == []
+    ingress.stop(signal.SIGTERM, 20.0)
+    assert "ingress_goes_on" not in ingress.log_path.read_text()
 
 
 def test_a_lane_that_is_missing_or_busy_waits_in_words_and_the_other_account_goes_on(system: System) -> None:
@@ -373,5 +374,5 @@ def test_an_account_has_so_many_a_second_and_the_other_its_own(system: System) -
         began.set()
         assert ask(system, "billing", named(), GOOD)["status"] == "applied"
         assert metric(system, 'coordinator_ingress_held{account="partner",cause="rate"} 1.0')
-    count = rows(system, "SELECT count(*) FROM command_log")[0][0]
+    count = settled(system)
     assert count < 150, count

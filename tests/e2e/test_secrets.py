@@ -180,6 +180,7 @@ def test_no_secret_is_seen_while_all_works_and_while_it_is_refused(
         ("coordinator", "effects", "payments"),
     ):
         assert seen.run(*command) != 0
+    assert seen.run("coordinator", "ingress", INGRESS_ACCOUNTS="partner") == 2
     assert (
         seen.run("coordinator", "migrate", "users", USERS_MIGRATION_URL=system.environment["USERS_DATABASE_URL"]) == 2
     )
@@ -209,6 +210,7 @@ def test_no_secret_is_seen_of_an_address_that_is_none(system: System, tmp_path: 
         "gateways payments": ("PAYMENTS_READER_URL",),
         "coordinator migrate": ("USERS_DATABASE_URL", "PAYMENTS_READER_URL"),
         "coordinator status items": ("ITEMS_DATABASE_URL", "AMQP_URL"),
+        "coordinator ingress": ("AMQP_URL",),
     }
     wrong = itertools.cycle(WRONG)
     runs = [(command.split(), name, next(wrong)) for command, names in settings.items() for name in names]

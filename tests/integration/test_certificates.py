@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -35,12 +36,14 @@ from coordinator.stores.kinds import Database, kind_of
 from coordinator.stores.open import open_store
 from coordinator.stores.port import StoreError
 from coordinator.transports.rabbitmq.driver_arguments import broker_parameters
+from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE, queue_name
 from shared.payments.settings import StripeSettings
 from shared.payments.stripe_provider import StripeProvider
 from tests.integration.test_addresses import all_refuse, everybody, url_of
 from tests.support.authority import Authority
 from tests.support.forks import Forks
 from tests.support.ledger import LEDGER
+from tests.support.system import wait_until
 from tests.support.tls_stand_in import Begins, PlainStandIn, TlsStandIn
 
 pytestmark = pytest.mark.doors
@@ -118,12 +121,14 @@ def test_a_broker_s_wrong_certificate_ends_the_process_with_words(wrong: Wrong, 
     assert server.connections <= 2
 
 
+APPLICATION: Final = {"COORDINATOR_APP": "gateways.app:APP"}
 PROVIDER: Final = {"STRIPE_API_KEY": "sk_test_hunter3", "STRIPE_METADATA_KEY": "0123456789abcdef"}
+INGRESS: Final = {"INGRESS_ACCOUNTS": "partner"} | APPLICATION
 
 
 @pytest.mark.parametrize(
     ("words", "settings"),
-    [(["effects", "payments"], PROVIDER), (["ingress"], {"INGRESS_ACCOUNTS": "partner"})],
+    [(["effects", "payments"], PROVIDER | APPLICATION), (["ingress"], INGRESS)],
     ids=["effects", "ingress"],
 )
 def test_others_refuse_a_broker_s_wrong_certificate(
@@ -131,8 +136,7 @@ def test_others_refuse_a_broker_s_wrong_certificate(
 ) -> None:
     with closing(wrong.server()) as server:
         url = f"amqps://guest:hunter2@127.0.0.1:{server.port}/%2F?cacertfile={wrong.authority.certificate}"
-        named_app = {"COORDINATOR_APP": "gateways.app:APP"}
-        status, said = ended(forks, tmp_path / "log", ["coordinator", *words], AMQP_URL=url, **settings, **named_app)
+        status, said = ended(forks, tmp_path / "log", ["coordinator", *words], AMQP_URL=url, **settings)
     named = ("AMQP_URL", "no TLS connection", f":{server.port}", wrong.words)
     assert [each for each in named if each not in said] == [], (status, said)
     assert status == 2
@@ -454,11 +458,38 @@ def test_a_broker_that_refuses_a_certificate_of_ours_ends_the_process(
         "expired": ours.issue("old", "DNS:old", is_expired=True),
         "of an unknown authority": other.issue("client", "DNS:client"),
     }[shown]
-    status, said = gateway(forks, tmp_path / "log", amqps(tls_broker, ours, own))
-    assert status == 2
-    assert len(said.splitlines()) == 1
+    url = amqps(tls_broker, ours, own)
     named = ("AMQP_URL", f":{tls_broker.tls_port}", "'certfile'", why)
-    assert [each for each in named if each not in said] == []
+    for status, said in (
+        gateway(forks, tmp_path / "log", url),
+        ended(forks, tmp_path / "log", ["coordinator", "ingress"], AMQP_URL=url, **INGRESS),
+    ):
+        assert status == 2
+        assert len(said.splitlines()) == 1
+        assert [each for each in named if each not in said] == []
+
+
+@WITH_A_BROKER
+def test_an_ingress_hands_on_over_tls(
+    tls_broker: TlsRabbitMQ, authorities: tuple[Authority, Authority], forks: Forks, tmp_path: Path
+) -> None:
+    ours, _ = authorities
+    url = amqps(tls_broker, ours, ours.issue("client", "DNS:client"))
+    queue = queue_name("users")
+    with closing(pika.BlockingConnection(*broker_parameters(BrokerSettings(url=url), "test"))) as connection:
+        channel = connection.channel()
+        channel.exchange_declare(WRITES_EXCHANGE, "direct", durable=True)
+        channel.queue_declare(queue)
+        channel.queue_bind(queue, WRITES_EXCHANGE, "users")
+        ingress = forks.run(["coordinator", "ingress"], tmp_path / "log", INGRESS | {"AMQP_URL": url})
+        try:
+            wait_until(lambda: '"consuming"' in ingress.log_tail(5), "it consumes", ingress)
+            channel.basic_publish("ingress.partner", "users", b"{}", pika.BasicProperties(type="users.none"))
+            wait_until(lambda: channel.basic_get(queue, auto_ack=True)[2] == b"{}", "the lane's queue has it", ingress)
+            ingress.stop(signal.SIGTERM, 20.0)
+            assert ingress.exit_status == 0
+        finally:
+            ingress.kill()
 
 
 @WITH_A_BROKER
