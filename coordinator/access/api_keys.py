@@ -121,21 +121,26 @@ class KeyRing:
             await self._disconnect()
 
     async def problem(self) -> str | None:
-        if self._why is not None:
+        if self._why is not None or not self.knows_anybody:
             return "the API keys cannot be read"
         return "API keys that were revoked are so in the database no more" if self._fallen_back else None
+
+    @property
+    def knows_anybody(self) -> bool:
+        """Whether keys count: they were read, and not too long ago."""
+        return time.monotonic() <= self._good_until_s
 
     def known(self, authorization: str, /) -> Principal | None:
         # A look into the ring takes no longer than one into a memory of it would.
         found = _AUTHORIZATION.fullmatch(authorization)
-        key = None if found is None or self._is_too_old() else self._with_secret(*found.groups())
+        key = None if found is None or not self.knows_anybody else self._with_secret(*found.groups())
         return None if key is None or key.defect() is not None else key.principal
 
     async def principal_of(self, credential: str) -> Principal:
         found = _TEXT.fullmatch(credential)
         if found is None:
             raise NotAuthentic("it is no API key")
-        if self._is_too_old():
+        if not self.knows_anybody:
             raise KeysUnknown("API keys cannot be checked now")
         key = self._with_secret(*found.groups())
         if key is None:
@@ -143,10 +148,6 @@ class KeyRing:
         if (defect := key.defect()) is not None:
             raise NotAuthentic(defect)
         return key.principal
-
-    def _is_too_old(self) -> bool:
-        """Whether no key counts: they could not be read for too long, or never."""
-        return time.monotonic() > self._good_until_s
 
     def _with_secret(self, key_id: str, secret: str) -> _KnownKey | None:
         key = self._keys.get(key_id)

@@ -23,6 +23,10 @@ class Authenticator(Protocol):
     async def principal_of(self, credential: str) -> Principal:
         """The principal that a credential proves. Raises NotAuthentic, and Unavailable while nothing can be checked."""
 
+    @property
+    def knows_anybody(self) -> bool:
+        """Whether there is anything now by which a caller is known: else each request is refused."""
+
     async def problem(self) -> str | None:
         """Why it cannot check as it should, in words for anybody; None: it can."""
 

@@ -92,9 +92,14 @@ class KeySet:
         if (key_id not in self._keys or self.is_too_old()) and (self._is_fetching or self._may_try()):
             # While it is under way, too: the first token of a new key is not the only one that comes with it.
             await self._fetch()
-        if not self._keys or self.is_too_old():
+        if not self.has_any:
             raise NoKeys("tokens cannot be checked now")
         return self._keys.get(key_id)
+
+    @property
+    def has_any(self) -> bool:
+        """Whether a token can be checked."""
+        return bool(self._keys) and not self.is_too_old()
 
     def is_too_old(self) -> bool:
         """Whether no key counts: the set could not be fetched for too long, or never."""

@@ -23,6 +23,10 @@ class KeysAndTokens:
         is_key = credential.startswith(PREFIX)
         return await (self._keys.principal_of(credential) if is_key else self._tokens.principal_of(credential))
 
+    @property
+    def knows_anybody(self) -> bool:
+        return self._keys.knows_anybody or self._tokens.knows_anybody
+
     async def problem(self) -> str | None:
         problems = [await self._keys.problem(), await self._tokens.problem()]
         return "; ".join(filter(None, problems)) or None

@@ -57,6 +57,10 @@ class Tokens:
     async def close(self) -> None:
         await self._keys.close()
 
+    @property
+    def knows_anybody(self) -> bool:
+        return self._keys.has_any
+
     async def problem(self) -> str | None:
         return self._keys.problem()
 

@@ -71,7 +71,6 @@ class Authentication:
     def __init__(self, authenticator: Authenticator, limits: PrincipalLimits) -> None:
         self._authenticator = authenticator
         self.limits = limits
-        self._was_well = False
 
     def known(self, request: web.Request) -> Principal | None:
         """Who asks, where that takes no wait; None: ask `asker_of`, or `principal_of`."""
@@ -102,14 +101,12 @@ class Authentication:
 
     async def problem(self) -> str | None:
         """For readiness."""
-        problem = await self._authenticator.problem()
-        self._was_well = self._was_well or problem is None
-        return problem
+        return await self._authenticator.problem()
 
     @property
     def knows_nobody(self) -> bool:
-        """Whether nothing by which callers are known could ever be read: each request would be refused."""
-        return not self._was_well
+        """Whether nothing by which callers are known could be read, ever, or for too long: each request is refused."""
+        return not self._authenticator.knows_anybody
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
         """For as long as the application runs."""

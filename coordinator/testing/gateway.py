@@ -70,6 +70,8 @@ async def served(
 class _ByName:
     """Implements `Authenticator`: a credential is the name of a principal."""
 
+    knows_anybody = True
+
     def __init__(self, actors: Mapping[str, Principal]) -> None:
         self._actors = actors
 

@@ -55,6 +55,8 @@ NOBODY: Final = "nobody"
 class Everybody:
     """Implements `Authenticator`: any credential but NOBODY is that of somebody with all scopes."""
 
+    knows_anybody = True
+
     def known(self, _authorization: str, /) -> Principal | None:
         return None
 

@@ -482,6 +482,7 @@ async def test_nor_does_a_token_that_counted_before(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr("coordinator.access.key_sets.time.monotonic", lambda: later)
         with pytest.raises(NoKeys):
             await tokens.principal_of(token)
+        assert not tokens.knows_anybody
         issuer.status = 200
         await tokens._keys._fetch()
         assert (await tokens.principal_of(token)).subject == "ada"

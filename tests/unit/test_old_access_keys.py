@@ -64,8 +64,9 @@ async def test_keys_that_cannot_be_read_for_too_long_count_no_longer(monkeypatch
         await read(ring, database, error)
         assert ring.known(BEARER + made.text) is not None
         assert (await ring.principal_of(made.text)).subject == "ada"
-        assert await ring.problem() == "the API keys cannot be read"
+        assert (ring.knows_anybody, await ring.problem()) == (True, "the API keys cannot be read")
     now_s += 0.1
+    assert (ring.knows_anybody, await ring.problem()) == (False, "the API keys cannot be read")
     assert ring.known(BEARER + made.text) is None
     with pytest.raises(KeysUnknown):
         await ring.principal_of(made.text)

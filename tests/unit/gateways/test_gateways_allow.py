@@ -103,6 +103,8 @@ def post(work: UnitOfWork, command: Post) -> Poster:
 class ByName:
     """The credential is the subject, and what follows a tilde his only scope."""
 
+    knows_anybody = True
+
     def known(self, _authorization: str, /) -> Principal | None:
         return None
 

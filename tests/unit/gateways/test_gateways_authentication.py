@@ -129,6 +129,8 @@ async def test_who_has_none_is_asked_for_it(guarded: RunningGateway, path: str) 
 class Revocable:
     """Knows one principal, until his credential ends."""
 
+    knows_anybody = True
+
     def __init__(self) -> None:
         self.counts = True
         self.asked = asyncio.Event()
@@ -287,6 +289,8 @@ async def test_a_client_of_http_1_0_is_asked_for_nothing(guarded: RunningGateway
 class Frozen:
     """An authenticator that waits."""
 
+    knows_anybody = True
+
     def __init__(self) -> None:
         self.is_asked = asyncio.Event()
         self.why: str | None = "the keys of tokens cannot be fetched"
@@ -307,14 +311,15 @@ class Frozen:
     async def close(self) -> None: ...
 
 
-async def test_readiness_shows_that_keys_are_away_and_goes_on_once_they_were_there(
+async def test_readiness_shows_that_keys_are_away_and_goes_on_while_they_count(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coordinator.http.looks.SHARED_S", 0.0)
     frozen = Frozen()
     running = await start("users", authenticator=frozen)
-    for why, status in ((frozen.why, 503), (None, 200), (frozen.why, 200)):
-        frozen.why = why
+    away = frozen.why
+    for why, knows_anybody, status in ((away, False, 503), (None, True, 200), (away, True, 200), (away, False, 503)):
+        frozen.why, frozen.knows_anybody = why, knows_anybody
         response, body = await running.call("GET", "/readyz")
         assert response.status == status
         assert body["checks"]["authentication"] == ("down" if why else "ok")

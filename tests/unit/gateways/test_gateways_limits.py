@@ -27,6 +27,8 @@ ADA = Principal(subject="ada")
 class ByName:
     """An authenticator that believes whatever name a client says: `subject`, or `tenant.subject`."""
 
+    knows_anybody = True
+
     def known(self, _authorization: str, /) -> Principal | None:
         return None
 
