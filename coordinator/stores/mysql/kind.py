@@ -31,7 +31,7 @@ from coordinator.stores.mysql.migration_lock import migration_holder, migration_
 from coordinator.stores.mysql.narrow_texts import narrow_texts
 from coordinator.stores.mysql.nodes import ALL, READS, first_that_takes
 from coordinator.stores.mysql.opening import opening
-from coordinator.stores.mysql.session import set_up
+from coordinator.stores.mysql.session import ENDED_IDLE, set_up
 from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
@@ -98,7 +98,7 @@ class _Mysql(Dialect):
     def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:
         # The second counts for tables, such as those that a backup holds: a day by default.
         limits = {"innodb_lock_wait_timeout": lock_timeout_s, "lock_wait_timeout": lock_timeout_s}
-        return {**connection, "init_command": set_up(limits)}
+        return {**connection, "init_command": f"{set_up(limits)} {ENDED_IDLE}"}
 
     def is_of_schema(self, error: BaseException) -> bool:
         return is_of_schema(error)

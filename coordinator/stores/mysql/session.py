@@ -27,6 +27,16 @@ VARIABLES: Final[Mapping[str, str]] = {
 # MariaDB's own; MySQL takes it for a comment, and cannot switch its checks off.
 _OF_MARIADB: Final = "/*M! , SESSION check_constraint_checks = 1 */"
 
+IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
+# An operator's command has the lease row locked, as a lane has. One that stands still (Ctrl-Z, a laptop that is shut)
+# must not keep it for ever: nobody takes a lane over from it. MySQL knows no limit for transactions alone.
+ENDED_IDLE: Final = (
+    f"/*M!100300 , SESSION idle_transaction_timeout = {IDLE_IN_TRANSACTION_TIMEOUT_S}"
+    ", SESSION idle_write_transaction_timeout = 0, SESSION idle_readonly_transaction_timeout = 0 */ "
+    f"/*!80000 , SESSION wait_timeout = {IDLE_IN_TRANSACTION_TIMEOUT_S} */"
+)
+"""The end of what sets a session up whose transaction the server rolls back if its client says nothing for too long."""
+
 
 def set_up(more: Mapping[str, str | int] | None = None) -> str:
     """The statement that sets a session up, with more variables of it."""

@@ -72,8 +72,12 @@ _HOWEVER_IDLE: Final = """CASE WHEN current_setting('idle_session_timeout', true
 
 SET_UP: Final = f"SELECT {_set_up('false')}, {_HOWEVER_IDLE}".encode()
 """Sets a session up which migrates, or does what an operator's command does."""
-SET_UP_TRANSACTION: Final = f"SELECT {_set_up('true')}"
-"""Does the same for one transaction, whose session may be another client's next."""
+# An operator's command has the lease row locked, as a lane has. One that stands still (Ctrl-Z, a laptop that is shut)
+# must not keep it for ever: nobody takes a lane over from it.
+_HOWEVER_STILL: Final = _set({"idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS)}, "true")
+SET_UP_TRANSACTION: Final = f"SELECT {_set_up('true')}, {_HOWEVER_STILL}"
+"""Does the same for one transaction, whose session may be another client's next, and which is rolled back where its
+client says nothing for too long."""
 SET_UP_LANE: Final = f"SELECT {_ROW_SECURITY}, {_set_up('false')}, {_HOWEVER_IDLE}".encode()
 """Sets a lane's session up. Its first column is `row_security`."""
 MEET_POLICIES: Final = b"SET row_security = on"
