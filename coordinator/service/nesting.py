@@ -10,8 +10,12 @@ NESTING_MAX: Final = 100
 """How deep arguments may be nested."""
 
 # An open string is text to the end: the next quotation mark must not be taken for a beginning, and read again.
-_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
-_TOKENS = re.compile(_STRING + rb"|[\[{]++|[\]}]++", re.DOTALL)
+_REST_OF_STRING: Final = rb'[^"\\]*+(?:\\.[^"\\]*+)*+"?'
+# All begin with one class of characters. So `re` looks for these alone, and passes over a long number, say, in a tenth
+# of the time that it takes to try each alternative at every byte.
+_TOKENS: Final = re.compile(
+    rb'["\[{\]}](?:(?<=")' + _REST_OF_STRING + rb"|(?<=[\[{])[\[{]*+|(?<=[\]}])[\]}]*+)", re.DOTALL
+)
 
 _QUOTE: Final = b'"'
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from time import process_time
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -15,12 +16,14 @@ from msgspec import Struct
 
 from coordinator import Command, Digits, InvalidCommand
 from coordinator.lane.request import READ_FIRST_BYTES_MAX, Request, is_same, prepare
+from coordinator.protocol.decoding import TOKENS_MAX
 from coordinator.protocol.fingerprints import UNKEYED
 from coordinator.protocol.wire import BODY_BYTES_MAX, PACK_CONTENT
 from coordinator.registry import registry
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.commands import parse
 from coordinator.service.ids import new_command_id
+from coordinator.service.nesting import has_more_tokens, taken_apart
 from coordinator.service.upgrades import Upgrade, parse_sent
 from coordinator.transports.rabbitmq.incoming import delivery_of
 
@@ -56,6 +59,7 @@ MESSAGES = {
     "a pack that does not end": (filled(b"[", b"[]", b""), PACK_CONTENT),
     "a packed command of many members": (filled(b"[" + IN_PACK + b"x,", b'"a":[]', b"}]"), PACK_CONTENT),
     "lists in a packed command's argument": (filled(b"[" + IN_PACK + b'{"id":[', b"[]", b"]}}]"), PACK_CONTENT),
+    "a pack of one number": (b"[" + b"1" * (BODY_BYTES_MAX - 2) + b"]", PACK_CONTENT),
 }
 
 
@@ -71,6 +75,17 @@ def test_a_message_of_the_largest_size_is_refused_for_little(kind: str) -> None:
         assert len(requests) == 1
         assert requests[0].defect is not None
     assert min(spent_s) < CPU_S_MAX
+
+
+def test_a_long_number_costs_about_what_a_long_text_does() -> None:
+    """Each look for texts and brackets took seven times as long over what is neither."""
+    looks: tuple[Callable[[bytes], object], ...] = (
+        lambda text: taken_apart(text, 2),
+        lambda text: has_more_tokens(text, TOKENS_MAX),
+    )
+    number, words = b"1" * BODY_BYTES_MAX, b'"' + b"a" * BODY_BYTES_MAX
+    for look in looks:
+        assert cpu_s(partial(look, number)) < 4 * cpu_s(partial(look, words))
 
 
 def test_large_arguments_that_are_refused_are_known_by_their_bytes() -> None:
