@@ -50,6 +50,13 @@ class IngressSettings(BaseSettings, Limits):
         description="Messages that wait in a lane's queue above which those of outside accounts wait in theirs: a lane "
         "that is slow, or down, is left to its other clients.",
     )
+    lane_ready_bytes_max: int = Field(
+        default=64 << 20,
+        ge=1024,
+        le=1 << 50,
+        description="Bytes of one account that wait in a lane's queue above which its others wait in its own: it must "
+        "not fill the lane's (AMQP_QUEUE_BYTES_MAX).",
+    )
     queue_messages_max: int = Field(
         default=10_000,
         ge=1,

@@ -326,6 +326,27 @@ def test_a_lane_s_queue_that_is_full_gets_all_in_order_later(system: System) -> 
     assert [str(each) for (each,) in rows(system, "SELECT command_id FROM command_log ORDER BY sequence")] == ids
 
 
+def test_large_messages_leave_room_in_the_queue_of_a_lane_that_is_down(system: System) -> None:
+    """A few of them filled it, long before there were INGRESS_LANE_READY_MAX: others were refused."""
+    system.prepare("users")
+    system.start_coordinator("users", AMQP_QUEUE_BYTES_MAX="2097152").kill()
+    system.start_ingress(INGRESS_LANE_READY_BYTES_MAX="1000000")
+    ids = [str(uuid4()) for _ in range(30)]
+    with publishing(system, "partner") as channel:
+        for each in ids:
+            publish(channel, "partner", named(message_id=each, type="users.none"), b"{%s}" % (b" " * 100_000))
+    wait_until(lambda: ready(system)["ingress"]["partner"]["reason"] is not None, "it waits")
+    assert "(INGRESS_LANE_READY_BYTES_MAX)" in ready(system)["ingress"]["partner"]["reason"]
+    with system.broker() as channel:
+        channel.confirm_delivery()
+        channel.basic_publish(WRITES_EXCHANGE, "users", BOB, named(), mandatory=True)
+    system.start_coordinator("users", AMQP_QUEUE_BYTES_MAX="2097152")
+    wait_until(partial(are_settled, system, len(ids) + 1), "all go on", timeout_s=60)
+    settled = [str(each) for (each,) in rows(system, "SELECT command_id FROM command_log ORDER BY sequence")]
+    assert [each for each in settled if each in set(ids)] == ids
+    assert rows(system, "SELECT count(*) FROM users") == [(1,)]
+
+
 def test_a_queue_has_so_many_bytes_and_a_process_so_many_messages(system: System) -> None:
     system.prepare("users", "payments")
     # It declares the exchanges, and users has no queue yet.

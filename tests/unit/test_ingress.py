@@ -19,6 +19,7 @@ from coordinator.transports.rabbitmq.incoming import delivery_of
 from coordinator.transports.rabbitmq.ingress.carrying import Carrying, cost_of
 from coordinator.transports.rabbitmq.ingress.holds import Hold, Holds
 from coordinator.transports.rabbitmq.ingress.pace import Pace
+from coordinator.transports.rabbitmq.ingress.sent_bytes import SentBytes
 from coordinator.transports.rabbitmq.rights import BrokerNames, broker_accounts
 
 AT_S = 1_700_000_000
@@ -199,6 +200,16 @@ def test_commands_go_on_at_their_rate() -> None:
 def test_without_a_rate_nothing_waits() -> None:
     pace = Pace(IngressSettings(account_rate_max=0), lambda: 0.0)
     assert [pace.take(1000) for _ in range(1000)] == [None] * 1000
+
+
+def test_no_more_of_an_account_waits_than_it_has_sent_last() -> None:
+    sent = SentBytes(messages_max=3)
+    assert sent.waiting_max("users", 5) == 0
+    for size in (1000, 100, 10, 1):
+        sent.note("users", size)
+    waiting = [sent.waiting_max("users", ready) for ready in range(6)]
+    assert waiting == [0, 1, 11, 111, 111, 111]
+    assert sent.waiting_max("items", 5) == 0
 
 
 def test_what_waits_says_why_and_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:

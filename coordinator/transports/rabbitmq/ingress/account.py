@@ -37,6 +37,7 @@ from coordinator.transports.rabbitmq.ingress.carrying import Carrying, cost_of
 from coordinator.transports.rabbitmq.ingress.holds import Hold, Holds
 from coordinator.transports.rabbitmq.ingress.pace import Pace
 from coordinator.transports.rabbitmq.ingress.queue_looks import QueueLooks
+from coordinator.transports.rabbitmq.ingress.sent_bytes import SentBytes
 from coordinator.transports.rabbitmq.ingress.topology import ingress_name, ingress_queue_arguments
 from coordinator.transports.rabbitmq.properties import app_id
 from coordinator.transports.rabbitmq.publisher import Publisher
@@ -94,6 +95,7 @@ class IngressAccount:
         self._reconnecting = Reconnecting(name, broker)
         self._carrying = Carrying(account, user, app_id(name))
         self._pace = Pace(settings)
+        self._sent = SentBytes(settings.lane_ready_max)
         self._queue = QueueWatch(ingress_name(account), WAITING.labels(account))
         self._stop = asyncio.Event()
         # A counter that begins with its first message has not grown, for whoever is to be alarmed by it.
@@ -238,6 +240,7 @@ class IngressAccount:
             if hold is None:
                 HANDED_ON.labels(self.account, message.lane).inc()
                 looks.note_sent(message.lane)
+                self._sent.note(message.lane, len(message.body))
                 self.holds.end()
                 return True
             if hold.cause == "refused" and is_its_own:
@@ -264,8 +267,16 @@ class IngressAccount:
         ready = await looks.ready(lane)
         if ready == "missing":
             return Hold("lane_missing", f"the queue of {lane} is not there: has its coordinator ever run?")
-        if ready is not None and ready >= self._settings.lane_ready_max:
+        return None if ready is None else self._busy(lane, ready)
+
+    def _busy(self, lane: str, ready: int) -> Hold | None:
+        """Why a lane that has so many messages is left to its other clients."""
+        if ready >= self._settings.lane_ready_max:
             return Hold("lane_busy", f"{ready} messages wait in the queue of {lane} (INGRESS_LANE_READY_MAX)")
+        waiting = self._sent.waiting_max(lane, ready)
+        if waiting >= self._settings.lane_ready_bytes_max:
+            name = "INGRESS_LANE_READY_BYTES_MAX"
+            return Hold("lane_busy", f"{waiting} bytes of {self.account} may wait in the queue of {lane} ({name})")
         return None
 
     async def _published(self, message: _OfAccount, properties: pika.BasicProperties) -> Hold | None:
