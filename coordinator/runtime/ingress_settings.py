@@ -38,10 +38,11 @@ class IngressSettings(BaseSettings, Limits):
         description="Commands of one account that are handed on at once, after it was quiet.",
     )
     account_in_flight_max: int = Field(
-        default=100,
+        default=20,
         ge=1,
         le=10_000,
-        description="Messages of one account that a process holds. The same for all processes of an ingress.",
+        description="Messages of one account that a process holds in memory, each as large as RabbitMQ lets it be. The "
+        "same for all processes of an ingress.",
     )
     lane_ready_max: int = Field(
         default=1000,

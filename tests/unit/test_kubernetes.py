@@ -10,6 +10,7 @@ import yaml
 
 from coordinator.cli import cli
 from coordinator.cli import gateway as gateway_command
+from coordinator.dev.servers.rabbitmq import MESSAGE_BYTES_MAX
 from coordinator.http.server import STOP_MARGIN_S
 from coordinator.registry import registry
 from coordinator.runtime.settings import EffectSettings, GatewaySettings, IngressSettings, LaneSettings
@@ -114,6 +115,15 @@ def test_probes_ask_where_the_process_listens_and_a_suspended_lane_is_not_restar
         "liveness": "/healthz",
     }
     assert {each["port"] for each in asked.values()} == {"http"}
+
+
+def test_an_ingress_has_room_for_what_it_holds_of_ten_accounts() -> None:
+    [container] = DEPLOYMENTS["ingress"]["spec"]["template"]["spec"]["containers"]
+    limit = container["resources"]["limits"]["memory"]
+    assert limit.endswith("Gi")
+    beside = 256 << 20
+    held = 10 * IngressSettings().account_in_flight_max * MESSAGE_BYTES_MAX
+    assert held + beside <= int(limit.removesuffix("Gi")) << 30
 
 
 @pytest.mark.parametrize("name", sorted(DEPLOYMENTS))
