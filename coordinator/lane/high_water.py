@@ -27,7 +27,8 @@ _ONLY_SEEN: Final = (
     "; where that finds no mark, and nothing lost, start this process again, which has only seen the other database"
 )
 _NOT_NAMED: Final = (
-    "; a loss was accepted here that does not name that lineage: where there is no mark, start this process again"
+    "; a loss was accepted here that does not name that lineage: where that finds no mark, or nothing lost, start this "
+    "process again"
 )
 _GONE_ON: Final = (
     "; where that finds nothing lost, another process has gone on here by what it knew: start this process again"
@@ -271,7 +272,7 @@ class HighWater:
                 f"its database is not the one in which its commands were applied: it ends at sequence {found} in "
                 f"lineage {lease.lineage}, and {self.sequence} was acknowledged in lineage {self.lineage}. Is this the "
                 f"right database? If it is to go on, and what only the other one has is given up: {accepting}"
-                + (_ONLY_SEEN if self.is_in_doubt else _NOT_NAMED if self.sequence <= (accepted or 0) else "")
+                + self._if_that_helps_not(lease)
             )
         if self.sequence > (accepted or found):
             raise CommitsLost(
@@ -280,6 +281,11 @@ class HighWater:
                 f"lost for good: {accepting}"
             )
         self._check_given_up(lease)
+
+    def _if_that_helps_not(self, lease: Lease) -> str:
+        if self.is_in_doubt:
+            return _ONLY_SEEN
+        return _NOT_NAMED if self.sequence <= (lease.loss_accepted or 0) else ""
 
     def _check_given_up(self, lease: Lease | None) -> None:
         """Raises CommitsLost where whoever gave up the lineage that it knows did not know of as much of that: not the

@@ -162,7 +162,8 @@ class Chaos:
         is_useless = f"acknowledged in lineage {astray.ANOTHER}" in reason
         is_useless = is_useless or ("has only seen the other" in reason and not lease.is_other(mark.lineage))
         # Nobody knows the lineage but the process that is blocked.
-        is_useless = is_useless or ("does not name that lineage" in reason and not mark.sequence)
+        is_named = bool(mark.sequence) and lease.is_other(mark.lineage)
+        is_useless = is_useless or ("does not name that lineage" in reason and not is_named)
         # One that was accepted while nobody knew of the mark may not name its lineage.
         is_accepted = ends_at is not None and (lease.lost_up_to or 0) >= ends_at[1] and not lease.is_other(mark.lineage)
         if ends_at is None or (is_accepted and not is_useless):
